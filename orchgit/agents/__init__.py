@@ -1,0 +1,119 @@
+"""Who thinks: one file per backend, all behind `Backend`.
+
+A backend gets a `Job` whose `launch` is already sandboxed, works until the job's result is delivered, and
+returns an `Outcome`. It never decides whether the work is good: git and the engine do. Nothing here may
+import `sandbox` or `git`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from orchgit.process import Launch
+
+Role = Literal["orchestrator", "worker", "reviewer"]
+Purpose = Literal["plan", "work", "verdict", "review", "synthesis"]
+Status = Literal[
+    "done",  # a result tool was called with input that its `parse` accepted
+    "no_report",  # the agent stopped without one, reminders included
+    "turns",  # turn limit
+    "budget",  # money or token limit
+    "time",  # wall clock limit
+    "refused",  # the model refused
+    "context",  # the context window is full
+    "auth",  # no key, or a key that was refused
+    "unavailable",  # the service cannot be reached, is overloaded beyond patience, or the model is unknown
+    "error",  # anything else; `message` says what
+    "stopped",  # the engine asked it to stop
+]
+
+# Tools that only read, and the most that each role may ever hold.
+READ_TOOLS = ("read", "glob", "grep", "bash")
+ROLE_TOOLS: dict[Role, tuple[str, ...]] = {
+    "orchestrator": READ_TOOLS,
+    "reviewer": READ_TOOLS,
+    "worker": (*READ_TOOLS, "write", "edit"),
+}
+
+
+@dataclass(frozen=True)
+class ResultTool:
+    """A way for the agent to end: a strict tool. `parse` raises ValueError with words the agent can act on."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Any]
+    parse: Callable[[Mapping[str, Any]], object]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Per agent run. Zero turns or tokens is not "unlimited"; None is. Money in micro-dollars."""
+
+    turns: int = 60
+    seconds: int = 1800
+    tokens: int | None = None  # input + output, all calls of this run
+    cost_micro: int | None = None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens as the API counts them; `input` is the uncached part. `cost_micro` None: unknown, never zero."""
+
+    calls: int = 0
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    cost_micro: int | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    role: Role
+    purpose: Purpose
+    key: str  # names this piece of work, e.g. "work/api/1"; stable across a resume. First line of the brief too.
+    agent: str  # name in the roster, e.g. "api-agent"
+    system: str
+    brief: str
+    workdir: str  # absolute; the cell's working tree
+    tools: tuple[str, ...]
+    results: tuple[ResultTool, ...]
+    model: str
+    limits: Limits
+    launch: Launch
+    stop: threading.Event
+    record: Callable[[Mapping[str, Any]], None]  # one transcript entry; JSON-able, never a credential
+    progress: Callable[[str], None]  # one short line for a person watching
+    options: Mapping[str, str] = field(default_factory=dict)  # of the backend, from the config
+
+
+@dataclass(frozen=True)
+class Outcome:
+    status: Status
+    result: tuple[str, Mapping[str, Any]] | None = None  # (result tool, its raw input), only when done
+    message: str = ""
+    hint: str = ""  # what a person could type, where there is such a thing
+    usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(frozen=True)
+class Probe:
+    found: bool
+    detail: str
+    hint: str = ""
+
+
+class Backend(Protocol):
+    """One way to have a job done."""
+
+    name: str
+
+    def probe(self, options: Mapping[str, str]) -> Probe:
+        """Whether this backend could work here, and if not, why and what to type."""
+
+    def run(self, job: Job) -> Outcome:
+        """Work until the end; blocks. Never raises for what an agent or a service did."""
