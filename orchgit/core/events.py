@@ -1,0 +1,868 @@
+"""Everything that can happen in a run, and its form on the wire.
+
+Each class below is one type of event; `type` is its wire name, a literal that never changes, and `kind` says
+what sort of thing it is:
+
+    input     from outside: a human, or the command that began the run
+    request   the engine decided to act; written before it acts; answered by exactly one outcome
+    outcome   what became of a request (`cause` is the request's seq)
+    note      seen while a request was being performed (`cause` likewise); answers nothing
+    decision  the engine decided something that needs no act in the world
+
+A request is the command: there is no second vocabulary. Requests and decisions hold only what can be derived
+from the events before them; whatever the world alone knows (ids of new objects, digests, exit codes, costs)
+is in outcomes and notes. That is what lets `audit` derive every decision again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeVar
+
+from orchgit.core.codec import DecodeError, decode, dumps, encode
+from orchgit.core.plan import Member, Plan
+from orchgit.core.review import Finding, Severity
+
+VERSION = 1  # of the envelope
+DECIDER = 1  # number of the rules in decide.py; audit re-derives decisions only for logs that carry ours
+MAX_LINE = 64 * 1024
+ZERO = "0" * 64
+
+Kind = Literal["input", "request", "outcome", "note", "decision"]
+
+
+class LineError(ValueError):
+    """A line that is not an event of this log; the message says why."""
+
+
+class UnknownType(LineError):
+    """A well-formed line of a type this version does not know."""
+
+
+@dataclass(frozen=True)
+class Actor:
+    kind: Literal["engine", "human", "policy", "agent"]
+    id: str
+
+
+class Body:
+    """What an event says. Subclasses are frozen dataclasses."""
+
+    type: ClassVar[str]
+    kind: ClassVar[Kind]
+
+
+T = TypeVar("T", bound=Body)
+
+
+# -- the run ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decisions depend on, frozen at the start. The whole configuration is a blob, named by its digest."""
+
+    attempts: int = 3  # counted tries per assignment before a human is asked
+    rounds: int = 3  # of review
+    parallel: int = 4  # assignments at work at the same time
+    plan_retries: int = 2  # invalid plans sent back
+    agent_retries: int = 2  # of planning, verdict, review and synthesis, when the agent fails
+    blocking: Severity = "critical"
+    reviewers: tuple[str, ...] = ()  # always asked, beside those the plan names
+    approval: Literal["human", "policy"] = "human"
+    ship: Literal["none", "merge"] = "none"
+
+
+@dataclass(frozen=True)
+class RunStarted(Body):
+    type = "run.started"
+    kind = "input"
+    decider: int
+    base: str
+    base_ref: str  # "" for a detached head
+    object_format: Literal["sha1", "sha256"]
+    tool: str
+    git: str
+    python: str
+    config: str  # blob digest
+    settings: Settings
+    roster: tuple[Member, ...]
+    sandbox: str  # what is in force on this machine, in words
+    sandboxed: bool
+    scripted: bool
+
+
+@dataclass(frozen=True)
+class RunResumed(Body):
+    type = "run.resumed"
+    kind = "input"
+    tool: str
+    torn_bytes: int
+    sandbox: str
+    sandboxed: bool
+
+
+@dataclass(frozen=True)
+class RunCompleted(Body):
+    type = "run.completed"
+    kind = "decision"
+    tip: str
+
+
+@dataclass(frozen=True)
+class RunBlocked(Body):
+    """Nothing is left to do before a human has answered."""
+
+    type = "run.blocked"
+    kind = "decision"
+    blockers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AbortRequested(Body):
+    type = "abort.requested"
+    kind = "input"
+    reason: str
+
+
+@dataclass(frozen=True)
+class RunAborted(Body):
+    type = "run.aborted"
+    kind = "decision"
+
+
+@dataclass(frozen=True)
+class RunFailed(Body):
+    """A fault of ours: an outcome that cannot have happened. The log stays legal; the run is over."""
+
+    type = "run.failed"
+    kind = "note"
+    refused: str  # type of the refused event
+    why: str
+
+
+@dataclass(frozen=True)
+class OutcomeIgnored(Body):
+    """An outcome nobody waits for any more: of an old attempt, or one already answered."""
+
+    type = "outcome.ignored"
+    kind = "note"
+    refused: str
+    why: str
+
+
+# -- issue and plan --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class IssueRead(Body):
+    type = "issue.read"
+    kind = "input"
+    source: str
+    title: str
+    text: str  # blob digest
+
+
+@dataclass(frozen=True)
+class PlanRequested(Body):
+    type = "plan.requested"
+    kind = "request"
+    number: int
+
+
+@dataclass(frozen=True)
+class QuestionAsked(Body):
+    type = "question.asked"
+    kind = "outcome"
+    questions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class QuestionAnswered(Body):
+    type = "question.answered"
+    kind = "input"
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PlanProposed(Body):
+    """A valid plan, from the orchestrator (an outcome) or edited by a human (then there is no cause)."""
+
+    type = "plan.proposed"
+    kind = "outcome"
+    version: int
+    digest: str
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class PlanInvalid(Body):
+    type = "plan.invalid"
+    kind = "outcome"
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PlanRejected(Body):
+    type = "plan.rejected"
+    kind = "input"
+    version: int
+    feedback: str
+
+
+@dataclass(frozen=True)
+class PlanApproved(Body):
+    type = "plan.approved"
+    kind = "input"
+    version: int
+    digest: str
+    mode: Literal["human", "policy"]
+
+
+# -- an assignment ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AssignmentStarted(Body):
+    """`start` is the commit the worker starts from; "" while it has to be made of the dependencies' work."""
+
+    type = "assignment.started"
+    kind = "decision"
+    assignment: str
+    attempt: int
+    counted: int  # tries that count, this one included
+    start: str
+    feedback: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CellRequested(Body):
+    """`onto`: the attempt goes on from `start`, joined with this tip first; "" when there is nothing to join."""
+
+    type = "cell.requested"
+    kind = "request"
+    assignment: str
+    attempt: int
+    start: str
+    onto: str
+    dependencies: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CellMade(Body):
+    type = "cell.made"
+    kind = "outcome"
+    assignment: str
+    attempt: int
+    start: str  # commit the cell stands on
+    branch: str
+    sandbox: str
+    canary: tuple[str, ...]  # what was tried in that very sandbox, and what came of it
+    approximate: tuple[str, ...]  # directories writable beyond the scope: closed by the gate alone
+
+
+@dataclass(frozen=True)
+class CellFailed(Body):
+    type = "cell.failed"
+    kind = "outcome"
+    assignment: str
+    attempt: int
+    why: str
+
+
+@dataclass(frozen=True)
+class CellRemovalRequested(Body):
+    type = "cell.removal_requested"
+    kind = "request"
+    assignment: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class CellRemoved(Body):
+    type = "cell.removed"
+    kind = "outcome"
+    assignment: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class AgentRequested(Body):
+    type = "agent.requested"
+    kind = "request"
+    assignment: str
+    attempt: int
+    member: str
+
+
+@dataclass(frozen=True)
+class AgentStarted(Body):
+    """Any agent, worker or not. `brief` is a blob digest."""
+
+    type = "agent.started"
+    kind = "note"
+    member: str
+    role: Literal["orchestrator", "worker", "reviewer"]
+    purpose: Literal["plan", "work", "verdict", "review", "synthesis"]
+    backend: str
+    model: str
+    brief: str
+    sandbox: str
+    network: Literal["none", "open"]
+
+
+@dataclass(frozen=True)
+class AgentExited(Body):
+    """Costs in micro-dollars, None when unknown. `transcript` is a blob digest."""
+
+    type = "agent.exited"
+    kind = "note"
+    member: str
+    status: str
+    message: str
+    duration_ms: int
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    cost_micro: int | None
+    transcript: str
+    refused: tuple[str, ...] = ()  # tool calls that the role or the sandbox did not allow
+
+
+@dataclass(frozen=True)
+class AgentReported(Body):
+    """A worker's report: a claim. What happened is in git."""
+
+    type = "agent.reported"
+    kind = "outcome"
+    assignment: str
+    attempt: int
+    summary: str
+    produced: tuple[str, ...]
+    scope_requests: tuple[str, ...]
+    blockers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AgentFailed(Body):
+    """Any agent that ended without a result. `lost`: its engine died under it; the try does not count."""
+
+    type = "agent.failed"
+    kind = "outcome"
+    status: str
+    message: str
+    hint: str = ""
+    lost: bool = False
+
+
+@dataclass(frozen=True)
+class ScopeViolationSeen(Body):
+    type = "scope.violation_seen"
+    kind = "note"
+    assignment: str
+    attempt: int
+    path: str
+    what: str
+    layer: Literal["sandbox", "watchdog", "tool"]
+
+
+@dataclass(frozen=True)
+class WatchIncomplete(Body):
+    """The watchdog lost events: its silence means even less than usual. The gate reads the whole tree anyway."""
+
+    type = "watch.incomplete"
+    kind = "note"
+    assignment: str
+    attempt: int
+    why: str
+
+
+# -- gate, checks, verdict -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Violation:
+    path: str
+    rule: str
+
+
+@dataclass(frozen=True)
+class GateRequested(Body):
+    type = "gate.requested"
+    kind = "request"
+    assignment: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class GatePassed(Body):
+    """`commit` is ours, on the worker's branch; `salvage` is the worker's own last state, on a salvage ref."""
+
+    type = "gate.passed"
+    kind = "outcome"
+    assignment: str
+    attempt: int
+    commit: str
+    tree: str
+    files: int
+    salvage: str
+
+
+@dataclass(frozen=True)
+class GateFailed(Body):
+    """At most 50 violations are listed; `total` counts them all."""
+
+    type = "gate.failed"
+    kind = "outcome"
+    assignment: str
+    attempt: int
+    violations: tuple[Violation, ...]
+    total: int
+    salvage: str
+
+
+@dataclass(frozen=True)
+class SalvageRequested(Body):
+    type = "salvage.requested"
+    kind = "request"
+    assignment: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class SalvageKept(Body):
+    """What a failed attempt left is kept as `commit`; "" when there was nothing to keep."""
+
+    type = "salvage.kept"
+    kind = "outcome"
+    assignment: str
+    attempt: int
+    commit: str
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    command: str
+    passed: bool
+    why: str  # in words; "" when passed
+    exit_code: int
+    duration_ms: int
+    tests: int | None  # run, where the runner is known; None otherwise
+    output: str  # blob digest
+
+
+@dataclass(frozen=True)
+class ChecksRequested(Body):
+    """Checks of `commit` merged onto `onto`. `subject`: an assignment, "integration" or "ship"."""
+
+    type = "checks.requested"
+    kind = "request"
+    subject: str
+    attempt: int
+    commit: str
+    onto: str
+
+
+@dataclass(frozen=True)
+class ChecksPassed(Body):
+    type = "checks.passed"
+    kind = "outcome"
+    subject: str
+    attempt: int
+    onto: str
+    tree: str
+    results: tuple[CheckResult, ...]
+
+
+@dataclass(frozen=True)
+class ChecksFailed(Body):
+    """`alone`: the same checks pass on the worker's commit by itself, so only the moved tip is to blame."""
+
+    type = "checks.failed"
+    kind = "outcome"
+    subject: str
+    attempt: int
+    onto: str
+    tree: str
+    results: tuple[CheckResult, ...]
+    alone: bool
+    excerpt: str  # head and tail of the failing output, as data for whoever mends it
+
+
+@dataclass(frozen=True)
+class ChecksStale(Body):
+    """The tip no longer has the base's entry at a path the work changes: it cannot be carried over."""
+
+    type = "checks.stale"
+    kind = "outcome"
+    subject: str
+    attempt: int
+    onto: str
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class VerdictRequested(Body):
+    type = "verdict.requested"
+    kind = "request"
+    assignment: str
+    attempt: int
+    commit: str
+
+
+@dataclass(frozen=True)
+class VerdictGiven(Body):
+    type = "verdict.given"
+    kind = "outcome"
+    assignment: str
+    attempt: int
+    decision: Literal["accept", "reassign", "blocked"]
+    reasons: tuple[str, ...]
+
+
+# -- merges ----------------------------------------------------------------------------------------------
+
+LandKind = Literal["merge", "seal", "ship"]
+
+
+@dataclass(frozen=True)
+class MergePrepared(Body):
+    """The merge commit takes its date and its Orchgit-Log trailer from this event: it can be rebuilt for ever.
+
+    `land`: "merge" of a worker's commit, the "seal" at the end (same tree, no second parent), or "ship" onto
+    the user's branch.
+    """
+
+    type = "merge.prepared"
+    kind = "request"
+    land: LandKind
+    assignment: str
+    attempt: int
+    commit: str
+    old: str
+    tree: str
+
+
+@dataclass(frozen=True)
+class MergeBuilt(Body):
+    type = "merge.built"
+    kind = "outcome"
+    land: LandKind
+    assignment: str
+    new: str
+
+
+@dataclass(frozen=True)
+class MergeRequested(Body):
+    type = "merge.requested"
+    kind = "request"
+    land: LandKind
+    assignment: str
+    attempt: int
+    ref: str
+    old: str
+    new: str
+    tree: str
+
+
+@dataclass(frozen=True)
+class MergeDone(Body):
+    type = "merge.done"
+    kind = "outcome"
+    land: LandKind
+    assignment: str
+    new: str
+
+
+@dataclass(frozen=True)
+class MergeStale(Body):
+    """Somebody else moved the ref; `found` is what it is now."""
+
+    type = "merge.stale"
+    kind = "outcome"
+    land: LandKind
+    assignment: str
+    found: str
+
+
+# -- blockers --------------------------------------------------------------------------------------------
+
+BlockerKind = Literal["attempts", "agent", "verdict", "unavailable", "plan", "finding", "ref", "cell", "checks", "ship"]
+
+
+@dataclass(frozen=True)
+class BlockerRaised(Body):
+    """`about` names the assignment or finding concerned; "" for the run as a whole."""
+
+    type = "blocker.raised"
+    kind = "decision"
+    blocker: str
+    cause_kind: BlockerKind
+    about: str
+    text: str
+
+
+@dataclass(frozen=True)
+class BlockerAnswered(Body):
+    """`text` is handed to whoever tries again; it may be empty (`orchgit retry`). `assignment`: who takes a finding."""
+
+    type = "blocker.answered"
+    kind = "input"
+    blocker: str
+    text: str
+    assignment: str = ""
+
+
+# -- review ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ReviewRequested(Body):
+    """`since` is where this reviewer's reading begins: the run's base, or what it read last time."""
+
+    type = "review.requested"
+    kind = "request"
+    reviewer: str
+    round: int
+    since: str
+    tip: str
+
+
+@dataclass(frozen=True)
+class ReviewReported(Body):
+    """`findings` are new; `fixed` are ids of open ones that are gone. Both empty: clean, no findings."""
+
+    type = "review.reported"
+    kind = "outcome"
+    reviewer: str
+    round: int
+    tip: str
+    summary: str
+    findings: tuple[Finding, ...]
+    fixed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FindingOpened(Body):
+    type = "finding.opened"
+    kind = "decision"
+    finding: Finding
+
+
+@dataclass(frozen=True)
+class FindingFixed(Body):
+    type = "finding.fixed"
+    kind = "decision"
+    finding: str
+    reviewer: str
+
+
+@dataclass(frozen=True)
+class FindingWaived(Body):
+    type = "finding.waived"
+    kind = "input"
+    finding: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FixAssigned(Body):
+    """Findings (or, after the last checks, `why` alone) go back to the assignment that owns the paths."""
+
+    type = "fix.assigned"
+    kind = "decision"
+    assignment: str
+    findings: tuple[str, ...]
+    why: str
+
+
+# -- the end ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SynthesisRequested(Body):
+    type = "synthesis.requested"
+    kind = "request"
+    tip: str
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Counted from git, base..tip. Never from reports."""
+
+    files_created: int
+    files_changed: int
+    files_deleted: int
+    lines_added: int
+    lines_deleted: int
+    test_files: int  # created or changed
+    tests_added: int  # test functions on added lines, less those on deleted lines; where the language is known
+    docs_files: int  # created or changed
+    assignments: int
+    attempts: int
+
+
+@dataclass(frozen=True)
+class SynthesisWritten(Body):
+    type = "synthesis.written"
+    kind = "outcome"
+    summary: str
+    review_by_human: tuple[str, ...]
+    totals: Totals
+
+
+@dataclass(frozen=True)
+class ShipAsked(Body):
+    """`orchgit ship RUN` on a run that had completed without."""
+
+    type = "ship.asked"
+    kind = "input"
+
+
+@dataclass(frozen=True)
+class ShipRequested(Body):
+    """Look at the branch that the work is to land on."""
+
+    type = "ship.requested"
+    kind = "request"
+    ref: str
+
+
+@dataclass(frozen=True)
+class ShipObserved(Body):
+    """Where that branch stands. `why` says what keeps us from moving it; "" when nothing does."""
+
+    type = "ship.observed"
+    kind = "outcome"
+    ref: str
+    old: str
+    why: str
+
+
+BODIES: tuple[type[Body], ...] = (
+    RunStarted, RunResumed, RunCompleted, RunBlocked, AbortRequested, RunAborted, RunFailed, OutcomeIgnored,
+    IssueRead, PlanRequested, QuestionAsked, QuestionAnswered, PlanProposed, PlanInvalid, PlanRejected,
+    PlanApproved, AssignmentStarted, CellRequested, CellMade, CellFailed, CellRemovalRequested, CellRemoved,
+    AgentRequested, AgentStarted, AgentExited, AgentReported, AgentFailed, ScopeViolationSeen, WatchIncomplete,
+    GateRequested, GatePassed, GateFailed, SalvageRequested, SalvageKept, ChecksRequested, ChecksPassed,
+    ChecksFailed, ChecksStale, VerdictRequested, VerdictGiven, MergePrepared, MergeBuilt, MergeRequested,
+    MergeDone, MergeStale, BlockerRaised, BlockerAnswered, ReviewRequested, ReviewReported, FindingOpened,
+    FindingFixed, FindingWaived, FixAssigned, SynthesisRequested, SynthesisWritten, ShipAsked, ShipRequested, ShipObserved,
+)  # fmt: skip
+TYPES: dict[str, type[Body]] = {body.type: body for body in BODIES}
+
+
+# -- envelope --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An event before it has its place in the log."""
+
+    body: Body
+    actor: Actor
+    cause: int | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """A line of the log. `hash` is SHA-256 of the line's own bytes up to `,"hash":"`; `prev` is the line before's."""
+
+    seq: int
+    run: str
+    time: str  # RFC 3339, UTC, milliseconds; a claim, used for no decision
+    actor: Actor
+    cause: int | None
+    body: Body
+    prev: str
+    hash: str
+    line: bytes = field(default=b"", compare=False, repr=False)  # with its newline
+
+    @property
+    def id(self) -> str:
+        return f"{self.run}/{self.seq}"
+
+
+def seal(draft: Draft, *, run: str, seq: int, time: str, prev: str) -> Event:
+    """Give a draft its place in the chain. Raises LineError for one too long to be a line."""
+    envelope: dict[str, Any] = {
+        "v": VERSION,
+        "seq": seq,
+        "run": run,
+        "type": draft.body.type,
+        "time": time,
+        "actor": {"kind": draft.actor.kind, "id": draft.actor.id},
+        "cause": draft.cause,
+        "data": encode(draft.body),
+        "prev": prev,
+    }
+    try:
+        head = dumps(envelope)[:-1].encode()
+    except UnicodeEncodeError as error:
+        raise LineError(f"{draft.body.type}: a string holds a lone surrogate") from error
+    digest = hashlib.sha256(head).hexdigest()
+    line = head + f',"hash":"{digest}"}}\n'.encode()
+    if len(line) > MAX_LINE:
+        raise LineError(f"{draft.body.type}: {len(line)} bytes, at most {MAX_LINE} fit in one line")
+    return Event(seq, run, time, draft.actor, draft.cause, draft.body, prev, digest, line)
+
+
+_KEYS = ["v", "seq", "run", "type", "time", "actor", "cause", "data", "prev", "hash"]
+_SUFFIX = len(',"hash":"') + 64 + len('"}')
+
+
+def envelope(line: bytes) -> dict[str, Any]:
+    """The fields of one line (without its newline), its own hash checked; `data` as it stands, of any type.
+
+    Raises LineError for whatever this program would not have written: other spacing, other key order,
+    duplicate keys, floats, a wrong hash.
+    """
+    try:
+        fields: dict[str, Any] = json.loads(line, parse_float=_no_float, parse_constant=_no_float)
+    except (ValueError, RecursionError) as error:
+        raise LineError(f"not JSON: {error}") from error
+    if not isinstance(fields, dict) or list(fields) != _KEYS:
+        raise LineError("not the keys of an event, in their order")
+    if hashlib.sha256(line[:-_SUFFIX]).hexdigest() != fields["hash"]:
+        raise LineError("the hash is not that of the line")
+    if dumps(fields).encode() != line:
+        raise LineError("not in the form that events are written in")
+    if fields["v"] != VERSION:
+        raise UnknownType(f"envelope version {fields['v']!r}")
+    return fields
+
+
+def parse(line: bytes) -> Event:
+    """One line, with or without its newline, as an event. Raises LineError, UnknownType."""
+    line = line.removesuffix(b"\n")
+    fields = envelope(line)
+    body_type = TYPES.get(fields["type"])
+    if body_type is None:
+        raise UnknownType(f"event type {fields['type']!r}")
+    if type(fields["seq"]) is not int or not (fields["cause"] is None or type(fields["cause"]) is int):
+        raise LineError("seq and cause are integers")
+    if not all(isinstance(fields[k], str) for k in ("run", "type", "time", "prev", "hash")):
+        raise LineError("an envelope field is not a string")
+    try:
+        body = decode(body_type, fields["data"])
+        actor = decode(Actor, fields["actor"])
+    except DecodeError as error:
+        raise LineError(f"{fields['type']}: {error}") from error
+    return Event(
+        fields["seq"], fields["run"], fields["time"], actor, fields["cause"], body,
+        fields["prev"], fields["hash"], line + b"\n",
+    )  # fmt: skip
+
+
+def _no_float(text: str) -> Any:
+    raise ValueError(f"{text}: only integers")
+
+
+def plan_digest(plan: Plan) -> str:
+    """SHA-256 of the plan as the log writes it. Approval names this."""
+    return hashlib.sha256(dumps(encode(plan)).encode()).hexdigest()
