@@ -7,11 +7,13 @@ import `sandbox` or `git`.
 
 from __future__ import annotations
 
+import importlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from orchgit.core.errors import Kind, OrchgitError
 from orchgit.process import Launch
 
 Role = Literal["orchestrator", "worker", "reviewer"]
@@ -117,3 +119,20 @@ class Backend(Protocol):
 
     def run(self, job: Job) -> Outcome:
         """Work until the end; blocks. Never raises for what an agent or a service did."""
+
+
+# Name in the configuration -> where it is. A new backend is a file and a row here.
+BACKENDS: dict[str, str] = {
+    "anthropic": "orchgit.agents.anthropic_api:AnthropicBackend",
+    "scripted": "orchgit.agents.scripted:ScriptedBackend",
+}
+
+
+def backend(name: str) -> Backend:
+    """Imported only now: a backend may bring a heavy package. OrchgitError (USAGE) for an unknown name."""
+    if name not in BACKENDS:
+        known = ", ".join(BACKENDS)
+        raise OrchgitError(Kind.USAGE, f"there is no agent backend {name!r}", hint=f"one of: {known}")
+    module, _, attribute = BACKENDS[name].partition(":")
+    made: Backend = getattr(importlib.import_module(module), attribute)()
+    return made

@@ -1,0 +1,158 @@
+"""Ways of confining a child. One file per way; this one has what they share, and the table of their names.
+
+Every way runs the program under the keeper (`keeper.py`), which leaves no descendant behind; they differ in
+what the kernel prevents meanwhile. Nothing here may claim more than was tried: a `Level` says what the kernel
+promises, and `canary.prove` shows, in the very sandbox, that it keeps it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from orchgit.core.errors import Kind, OrchgitError
+from orchgit.process import Child, Launch, start
+
+GRACE_MS = 5000  # TERM to KILL when the engine died; a living engine's stop(grace_s) cuts it short
+
+
+@dataclass(frozen=True)
+class Confinement:
+    """What a program may touch. Paths are absolute, exist, and are real (no symbolic link on the way).
+
+    A read-only role has no `writable`, only `tmp`. HOME, if it is to be writable, lies in one of them.
+    """
+
+    writable: tuple[str, ...]
+    tmp: str  # private temporary directory, writable too
+    network: bool = False
+    terminals: bool = (
+        False  # pseudo-terminals: opens /dev/pts, so the user's own terminals too, where ways share it
+    )
+    limits: tuple[tuple[str, int], ...] = ()  # resource limits by name: nofile, nproc, fsize (bytes), ...
+
+
+@dataclass(frozen=True)
+class Level:
+    """What holds on this machine. The fields after `prevented` say what the canary must find prevented."""
+
+    name: str
+    detail: str
+    prevented: bool  # the kernel stops writes outside
+    network: bool  # the network can be cut (how far: `detail`)
+    signals: bool = False  # the engine cannot be signalled
+    secrets: bool = False  # files outside can be hidden from reading
+
+
+class Sandbox(Protocol):
+    """One way of confining."""
+
+    name: str
+
+    def probe(self) -> Level | str:
+        """What it gives here, or why it is not available, in words for a person."""
+
+    def argv(self, confinement: Confinement, argv: Sequence[str]) -> list[str]:
+        """The command line that runs `argv` confined, as a child of this very process."""
+
+
+# Strongest first: `best` takes the first that prevents. A new way is a new file and a line here.
+SANDBOXES: dict[str, str] = {
+    "landlock": "orchgit.sandbox.landlock:Landlock",
+    "none": "orchgit.sandbox.none:Unconfined",
+}
+
+
+def sandbox(name: str) -> Sandbox:
+    """By its name in the table; KeyError."""
+    module, _, cls = SANDBOXES[name].partition(":")
+    made: Sandbox = getattr(import_module(module), cls)()
+    return made
+
+
+def best(allow_unsandboxed: bool) -> tuple[Sandbox, Level]:
+    """The strongest that prevents writes outside; OrchgitError (UNAVAILABLE) if there is none.
+
+    With `allow_unsandboxed`, if none prevents, the strongest there is: look at `Level.prevented`.
+    """
+    weak: list[tuple[Sandbox, Level]] = []
+    reasons: list[str] = []
+    for name in SANDBOXES:
+        way = sandbox(name)
+        level = way.probe()
+        if isinstance(level, str):
+            reasons.append(f"{name}: {level}")
+        elif level.prevented:
+            return way, level
+        else:
+            weak.append((way, level))
+            reasons.append(f"{name}: {level.detail}")
+    if allow_unsandboxed and weak:
+        return weak[0]
+    raise OrchgitError(
+        Kind.UNAVAILABLE,
+        "No sandbox on this machine stops an agent from writing outside its cell.",
+        "; ".join(reasons),
+        "Use Linux 6.2 or later with Landlock enabled, or accept the risk with --allow-unsandboxed.",
+    )
+
+
+def keeper_argv(
+    argv: Sequence[str], *, landlock: Mapping[str, Any] | None, limits: Sequence[tuple[str, int]] = ()
+) -> list[str]:
+    """The keeper's command line. It runs only as a child of the process that calls this."""
+    spec = {"engine": os.getpid(), "grace_ms": GRACE_MS, "limits": dict(limits), "landlock": landlock}
+    keeper = str(Path(__file__).with_name("keeper.py"))
+    # -I -S: nothing of the user's or the cell's (PYTHONPATH, sitecustomize, .pth) runs before it is confined.
+    return [sys.executable, "-I", "-S", keeper, json.dumps(spec, separators=(",", ":")), "--", *argv]
+
+
+def launcher(way: Sandbox, confinement: Confinement, *, cwd: str, env: Mapping[str, str]) -> Launch:
+    """The Launch that agents, checks and harvest get. `env` is complete; see `base_env`."""
+    default_cwd = cwd
+
+    def launch(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None) -> Child:
+        return start(way.argv(confinement, argv), cwd=cwd or default_cwd, env={**base, **(env or {})})
+
+    base = dict(env)
+    return launch
+
+
+# Of the user's environment a child gets these and no others: where programs are, how to spell, what time it
+# is, which certificates to trust, and where the version managers, whose shims are on PATH, keep the real
+# programs (they look below HOME otherwise, and HOME is private).
+_KEPT = frozenset(
+    """
+    PATH LANG LANGUAGE TZ USER LOGNAME SHELL
+    SSL_CERT_FILE SSL_CERT_DIR NODE_EXTRA_CA_CERTS REQUESTS_CA_BUNDLE
+    PYENV_ROOT RBENV_ROOT NVM_DIR FNM_DIR VOLTA_HOME ASDF_DIR ASDF_DATA_DIR MISE_DATA_DIR RUSTUP_HOME
+    JAVA_HOME GOROOT
+    """.split()  # noqa: SIM905
+)
+
+
+def base_env(home: str, tmp: str, *, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a confined child: an allow-list, private HOME, caches and TMPDIR, then `extra`."""
+    env = {key: value for key, value in os.environ.items() if key in _KEPT or key.startswith("LC_")}
+    env.setdefault("PATH", os.defpath)
+    env |= {
+        "HOME": home,
+        "XDG_CACHE_HOME": f"{home}/.cache",
+        "XDG_CONFIG_HOME": f"{home}/.config",
+        "XDG_DATA_HOME": f"{home}/.local/share",
+        "XDG_STATE_HOME": f"{home}/.local/state",
+        "npm_config_cache": f"{home}/.npm",
+        "TMPDIR": tmp,
+        "TMP": tmp,
+        "TEMP": tmp,
+        "PYTHONPYCACHEPREFIX": f"{tmp}/pycache",  # not beside the sources: it may be read-only, or harvested
+        "TERM": "dumb",
+        "GIT_TERMINAL_PROMPT": "0",  # the only GIT_* there is
+    }
+    return env | dict(extra or {})

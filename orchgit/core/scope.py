@@ -1,0 +1,598 @@
+"""Which paths an assignment may touch: matching, overlap, and what sandbox and hooks need to know of it.
+
+Every layer that decides about a path (gate, sandbox, watchdog, hooks) asks this file, so that they cannot
+disagree. It must never look at a file system, and never answer "allowed" or "no overlap" for want of an
+answer: what cannot be decided raises.
+
+A path is the bytes git stores: relative, `/` between the components, case-sensitive. A pattern means what
+git's wildmatch with WM_PATHNAME says of a whole path, byte by byte (`?` is one byte: `é` needs two). The one
+addition is `dir/`, short for `dir/**`. A pattern without wildcards is one path, not the directory below it.
+
+Read in order: pattern text -> components of tokens (`_parse`); components -> Python `re` (`_regex`) and POSIX
+ERE (`_ere`); then `Scope`; then `overlap`, which walks two automata in step. A token is the set of bytes of
+which one is read, or `_STAR`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+
+_Token = frozenset[int]
+_Component = tuple[_Token, ...]
+
+_SLASH, _DOT = 0x2F, 0x2E
+_BYTES = frozenset(range(1, 256))  # git can store every byte but NUL
+_NAME_BYTES = _BYTES - {_SLASH}
+_STAR: _Token = frozenset()  # a class is never empty, so the empty set is free to mean `*`
+_DEEP: _Component = ()  # nor is a component: `**`
+
+# A path with such a component, in any upper or lower case and at any depth, is granted only by a pattern
+# that names it literally: these files run code, or steer people, agents, CI and this program.
+# fmt: off
+PROTECTED: tuple[str, ...] = (
+    ".git*",  # .gitattributes .gitmodules .gitignore .github/ .gitlab-ci.yml
+    ".circleci", ".travis.yml", "Jenkinsfile", "azure-pipelines.yml",
+    ".claude", ".codex", ".cursor", ".vscode", ".mcp.json", "CLAUDE.md", "AGENTS.md", ".orchestration",
+    "conftest.py", "sitecustomize.py", "usercustomize.py", "*.pth", "Makefile", "GNUmakefile",
+    ".husky", "lefthook.y*ml", ".lefthook*", ".pre-commit-config.yaml", ".pre-commit-hooks.yaml",
+    ".envrc", ".npmrc", "package.json", "package-lock.json", "yarn.lock", "pnpm-lock.yaml", "poetry.lock",
+    "uv.lock", "Pipfile.lock", "Cargo.lock", "Gemfile.lock", "composer.lock", "go.sum",
+)
+# fmt: on
+
+
+class PatternError(ValueError):
+    """Says what is wrong with a pattern, and what would be right."""
+
+
+# ---- pattern text -> components
+
+
+def check_pattern(pattern: str) -> None:
+    """Raises PatternError unless `pattern` is in the grammar (design, section 7)."""
+    _parse(pattern)
+
+
+def quote(path: str) -> str:
+    """The pattern that names exactly `path`: `app/[id].ts` -> `app/[[]id].ts`."""
+    return re.sub(r"[*?[]", r"[\g<0>]", path)
+
+
+@lru_cache(maxsize=4096)
+def _parse(pattern: str) -> tuple[_Component, ...]:
+    if not pattern:
+        raise PatternError("a pattern is empty; write a path such as src/api/** (** alone is the whole tree)")
+    if any(unicodedata.category(char) in ("Cc", "Cf", "Cs") for char in pattern):
+        raise PatternError(f"{pattern!a} has a control or invisible character; write visible characters only")
+    if not unicodedata.is_normalized("NFC", pattern):
+        nfc = unicodedata.normalize("NFC", pattern)
+        raise PatternError(f"{pattern!a} is not in Unicode normal form C; write {nfc!a}")
+    if "\\" in pattern:
+        raise PatternError(f"{pattern}: no backslash; separate with '/', and write [*] [?] [[] for * ? [")
+    if pattern[0] in "/:!":
+        raise PatternError(
+            f"{pattern}: must not begin with {pattern[0]!r}; write it relative to the repository"
+        )
+    texts = (pattern + "**" if pattern.endswith("/") else pattern).split("/")
+    components: list[_Component] = []
+    for text in texts:
+        component = _component(pattern, text)
+        if not (component == _DEEP and components and components[-1] == _DEEP):  # **/** is **
+            components.append(component)
+    return tuple(components)
+
+
+def _component(pattern: str, text: str) -> _Component:
+    if not text:
+        raise PatternError(f"{pattern}: empty component; write one '/' between names")
+    if text == "**":
+        return _DEEP
+    tokens: list[_Token] = []
+    at = 0
+    while at < len(text):
+        if text[at] == "*":
+            if tokens and tokens[-1] == _STAR:
+                raise PatternError(
+                    f"{pattern}: ** must be a whole component; write **/ before or /** after it"
+                )
+            tokens.append(_STAR)
+        elif text[at] == "?":
+            tokens.append(_NAME_BYTES)
+        elif text[at] == "[":
+            chosen, at = _class(pattern, text, at)
+            tokens.append(chosen)
+        else:
+            tokens.extend(frozenset((byte,)) for byte in text[at].encode())
+        at += 1
+    if _literal(tuple(tokens)) in (b".", b".."):
+        raise PatternError(
+            f"{pattern}: no '.' or '..' component; write the path from the root of the repository"
+        )
+    return tuple(tokens)
+
+
+def _class(pattern: str, text: str, start: int) -> tuple[frozenset[int], int]:
+    """The bytes of the class that opens at `start`, and where it closes."""
+    at = start + 1
+    negated = text[at : at + 1] in ("!", "^")
+    first = at = at + negated
+    chosen: set[int] = set()
+    low = (
+        ""  # wildmatch: the end of a range does not begin another, so in [a-c-e] the second - is a plain one
+    )
+    while at == first or text[at : at + 1] != "]":  # a ] that comes first is a plain one
+        char, high = text[at : at + 1], text[at + 1 : at + 2]
+        if not char:
+            raise PatternError(
+                f"{pattern}: [ is never closed in {text!r}; for the character itself write [[]"
+            )
+        if char + high == "[:":
+            raise PatternError(f"{pattern}: no [:name:] classes; write the characters, as in [a-z]")
+        span = char == "-" and low != "" and high not in ("", "]")
+        if not (high if span else char).isascii():
+            raise PatternError(
+                f"{pattern}: a class reads one byte, {high if span else char!r} is more; write *"
+            )
+        if span and high < low:
+            raise PatternError(f"{pattern}: the range {low}-{high} is empty; write {high}-{low}")
+        chosen.update(range(ord(low), ord(high) + 1) if span else (ord(char),))
+        low = "" if span else char
+        at += 2 if span else 1
+    return _NAME_BYTES - chosen if negated else frozenset(chosen) & _NAME_BYTES, at
+
+
+def _literal(component: _Component) -> bytes | None:
+    """The name a component is, if it can be only one. [[] is one byte: so a literal bracket is written."""
+    one = component != _DEEP and all(len(token) == 1 for token in component)
+    return b"".join(map(bytes, component)) if one else None
+
+
+def _literal_path(pattern: str) -> bytes | None:
+    names = [_literal(component) for component in _parse(pattern)]
+    known = [name for name in names if name is not None]
+    return b"/".join(known) if len(known) == len(names) else None
+
+
+# What a case-insensitive file system may take for these letters, besides the two ASCII cases: long s, Kelvin
+# sign, ligatures. The gate's rule on collisions sees only names that exist, so it is no help here.
+_ODD_CASE = {
+    "fi": ("fi", "\ufb01"),
+    "st": ("st", "\u017ft", "\ufb05", "\ufb06"),
+    "s": ("s", "\u017f"),
+    "k": ("k", "\u212a"),
+}
+
+
+def _spellings(name: str) -> list[_Component]:
+    """`name` in every odd case, ASCII in lower case."""
+    pieces: list[str] = re.findall("|".join([*_ODD_CASE, "."]), name.lower())
+    return [_component(name, "".join(c)) for c in product(*(_ODD_CASE.get(piece, piece) for piece in pieces))]
+
+
+_PROTECTED_NAMES = tuple(spelling for name in PROTECTED for spelling in _spellings(name))
+
+
+# ---- components -> Python re
+
+
+def _regex_run(tokens: Iterable[_Token]) -> bytes:
+    out = b""
+    for token in tokens:
+        small = min(token, _BYTES - token, key=len)
+        out += b"[%s%s]" % (b"^" * (small != token), b"".join(b"\\x%02x" % byte for byte in sorted(small)))
+    return out
+
+
+def _regex_component(component: _Component) -> bytes:
+    runs: list[list[_Token]] = [[]]
+    for token in component:
+        if token == _STAR:
+            runs.append([])
+        else:
+            runs[-1].append(token)
+    if len(runs) == 1:
+        return _regex_run(runs[0])
+    # Atomic: the first place where a run fits is as good as any later one, for a star follows. Without it
+    # *a*a*a*a*b on a long name takes minutes, and a worker chooses the names.
+    middle = b"".join(b"(?>[^/]*?%s)" % _regex_run(run) for run in runs[1:-1])
+    return _regex_run(runs[0]) + middle + b"[^/]*" + _regex_run(runs[-1])
+
+
+def _regex(components: tuple[_Component, ...]) -> bytes:
+    stretches: list[list[bytes]] = [[]]
+    for component in components:
+        if component == _DEEP:
+            stretches.append([])
+        else:
+            stretches[-1].append(_regex_component(component))
+    first, *rest = [b"/".join(stretch) for stretch in stretches]
+    if not rest:
+        return first
+    *middle, last = rest
+    skipping = b"".join(b"(?>(?:[^/]+/)*?%s/)" % stretch for stretch in middle)  # atomic: as above
+    return (first + b"/" if first else b"") + skipping + (b"(?:[^/]+/)*" + last if last else b".+")
+
+
+def _compile(sources: Iterable[bytes], flags: int = 0) -> re.Pattern[bytes]:
+    joined = b"|".join(sources) or b"(?!)"
+    return re.compile(
+        b"(?:" + joined + rb")\Z", re.DOTALL | flags
+    )  # \Z: $ also matches before a last newline
+
+
+_PROTECTED_RE = _compile(  # of bytes, so IGNORECASE is about ASCII
+    [b"(?:[^/]+/)*(?:" + b"|".join(map(_regex_component, _PROTECTED_NAMES)) + b")(?:/.+)?"], re.IGNORECASE
+)
+
+
+def protected(path: bytes) -> bool:
+    """Whether only a pattern that names `path` literally can grant it."""
+    return _PROTECTED_RE.match(path) is not None
+
+
+# ---- components -> POSIX ERE, for grep -E in the C locale
+
+
+def _ere_quote(text: bytes) -> bytes:
+    return re.sub(rb"[.\[(){*+?|^$\\]", rb"\\\g<0>", text)
+
+
+def _ere_token(token: _Token) -> bytes:
+    if token == _STAR:
+        return b"[^/]*"
+    if len(token) == 1:
+        return _ere_quote(bytes(token))
+    negated = 0xFF in token  # what a class names is ASCII: the other bytes are all in, or all out
+    named = (_NAME_BYTES - token) | {_SLASH} if negated else token
+    # Where it stands decides what a character means: ] first, - last, ^ not first, [ not before . : =
+    text = bytes(sorted(named, key=lambda byte: (byte != 0x5D, b"[^-".find(byte), byte)))
+    if text[:1] == b"^":
+        text = text[1:] + b"^"
+    return b"[" + b"^" * negated + text + b"]"
+
+
+def _ere(components: tuple[_Component, ...]) -> bytes:
+    out = b""
+    for at, component in enumerate(components, 1):
+        last = at == len(components)
+        if component == _DEEP:
+            out += b".+" if last else b"(.+/)?"
+        else:
+            out += b"".join(map(_ere_token, component)) + (b"" if last else b"/")
+    return out
+
+
+def _ere_any(sources: Iterable[bytes]) -> str:
+    # The empty ERE would match every line; no path is "/".
+    return (b"^(" + (b"|".join(sources) or b"/") + b")$").decode()
+
+
+def _ere_caseless(component: _Component) -> bytes:
+    both = (token | frozenset(bytes(token).upper()) for token in component)
+    return b"".join(map(_ere_token, both))
+
+
+PROTECTED_ERE = _ere_any([b"(.+/)?(" + b"|".join(map(_ere_caseless, _PROTECTED_NAMES)) + b")(/.+)?"])
+
+
+# ---- the scope
+
+
+@dataclass(frozen=True)
+class Root:
+    """A directory a sandbox must make writable; `""` is the whole tree.
+
+    `exact`: all below it is in the scope, protected paths aside. If not, more becomes writable than the scope
+    grants, and the gate stops it. `file`: the one literal path this root is for, if that is all.
+    """
+
+    path: str
+    exact: bool
+    file: str | None = None
+
+
+@dataclass(frozen=True)
+class HookRules:
+    """What a hook needs, for LC_ALL=C grep -E on one path per line.
+
+    In scope = matches `allow`, does not match `deny`, and does not match `protected` or equals one of
+    `literals`. No regex is empty (that would match all): where nothing is listed, it matches no path. A path
+    with a newline in it cannot be asked this way; a hook refuses it.
+    """
+
+    allow: str
+    deny: str
+    protected: str
+    literals: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The paths that match `allow`, without those that match `deny`, and protected ones only by literal name.
+
+    Raises PatternError. An empty `allow` allows nothing.
+    """
+
+    allow: tuple[str, ...]
+    deny: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for pattern in (*self.allow, *self.deny):
+            check_pattern(pattern)
+
+    def allows(self, path: bytes) -> bool:
+        """Whether `path` is in the scope. What is not a path as git stores them is in none."""
+        return self.why_not(path) is None
+
+    def why_not(self, path: bytes) -> str | None:
+        """None when allowed, else the reason in words."""
+        rules = _rules(self)
+        if not rules.allow.match(path) or not _is_path(path):
+            return "outside the scope"
+        for pattern, regex in rules.deny:
+            if regex.match(path):
+                return f"denied by {pattern}"
+        if protected(path) and path not in rules.literals:
+            return "protected: name it literally to allow it"
+        return None
+
+    def roots(self) -> tuple[Root, ...]:
+        """The directories a sandbox must make writable, none below another, in order."""
+        return _roots(self)
+
+
+def hook_rules(scope: Scope) -> HookRules:
+    """The scope as POSIX extended regexes."""
+    return HookRules(
+        allow=_ere_any(_ere(_parse(pattern)) for pattern in scope.allow),
+        deny=_ere_any(_ere(_parse(pattern)) for pattern in scope.deny),
+        protected=PROTECTED_ERE,
+        literals=tuple(sorted(path.decode() for path in _rules(scope).literals)),
+    )
+
+
+def _is_path(path: bytes) -> bool:
+    return b"\0" not in path and not any(name in (b"", b".", b"..") for name in path.split(b"/"))
+
+
+@dataclass(frozen=True)
+class _Rules:
+    allow: re.Pattern[bytes]
+    deny: tuple[tuple[str, re.Pattern[bytes]], ...]
+    literals: frozenset[bytes]
+
+
+@lru_cache(maxsize=1024)
+def _rules(scope: Scope) -> _Rules:
+    literals = [_literal_path(pattern) for pattern in scope.allow]
+    return _Rules(
+        allow=_compile(_regex(_parse(pattern)) for pattern in scope.allow),
+        deny=tuple((pattern, _compile([_regex(_parse(pattern))])) for pattern in scope.deny),
+        literals=frozenset(path for path in literals if path is not None),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _roots(scope: Scope) -> tuple[Root, ...]:
+    wanted: dict[
+        str, set[str | None]
+    ] = {}  # directory -> the literal paths it is for; None: for more than that
+    for pattern in scope.allow:
+        fixed: list[str] = []
+        for component in _parse(pattern)[:-1]:
+            name = _literal(component)
+            if name is None:
+                break
+            fixed.append(name.decode())
+        path = _literal_path(pattern)
+        wanted.setdefault("/".join(fixed), set()).add(path.decode() if path is not None else None)
+    kept: dict[str, set[str | None]] = {}
+    for directory in sorted(wanted):  # what lies above comes first
+        above = (up for up in kept if up == "" or directory.startswith(up + "/"))
+        kept.setdefault(next(above, directory), set()).update(wanted[directory])
+    return tuple(
+        Root(directory, _is_exact(scope, directory), files.pop() if len(files) == 1 else None)
+        for directory, files in kept.items()
+    )
+
+
+def _is_exact(scope: Scope, directory: str) -> bool:
+    below = quote(directory) + "/**" if directory else "**"
+    try:
+        left_out = _conflict(Scope((below,), deny=scope.allow), Scope(("**",)), guarded=False)
+        return left_out is None and _conflict(Scope((below,)), Scope(scope.deny), guarded=False) is None
+    except PatternError:  # too intricate to say; "not exact" promises nothing
+        return False
+
+
+# ---- overlap
+
+
+def overlap(a: Scope, b: Scope) -> bytes | None:
+    """A shortest path that shows `a` and `b` to conflict; None if they are disjoint.
+
+    They conflict if `a` allows some path p and `b` some path q such that p and q are equal, or one is a
+    directory above the other, with ASCII letters taken as equal in upper and lower case (other letters are
+    left to the gate's rule on collisions). The answer is the deeper of the two; of two that differ in case
+    only, a's. So **/*.py and **/*.ts conflict: a file x.py, a directory x.py with y.ts in it.
+
+    Exact. It terminates because the automata have finitely many states, and each tuple of states is visited
+    once. Patterns written for it can make that many (2 to the number of `?` after a `*`): beyond
+    LIMIT tuples it raises PatternError rather than guess.
+    """
+    # Protected names make the automata far larger and hardly ever matter. Without them the scopes only grow:
+    # no conflict is no conflict, and a shortest witness that is not protected is a shortest one.
+    found = _conflict(a, b, guarded=False)
+    return found if found is None or not protected(found) else _conflict(a, b, guarded=True)
+
+
+def wildcard_claims_protected(pattern: str) -> str | None:
+    """One of PROTECTED, if `pattern` has wildcards and matches protected paths only: it grants nothing."""
+    claimed, everything = Scope((pattern,)), Scope(("**",))
+    if _literal_path(pattern) is not None or _conflict(claimed, everything, guarded=True) is not None:
+        return None
+    parts = (_conflict(claimed, everything, guarded=False) or b"").split(b"/")
+    for name in PROTECTED:
+        regex = _compile(map(_regex_component, _spellings(name)), re.IGNORECASE)
+        if any(map(regex.match, parts)):
+            return name
+    raise AssertionError(f"{pattern} matches protected paths only, and none of them")
+
+
+LIMIT = 50_000
+_LITERAL, _WILD, _DENIED = 1, 2, 4  # what it means that a program ends
+_State = frozenset[tuple[int, int]]  # (program, place): all the places that reading so far can have led to
+
+
+class _Automaton:
+    """Programs read side by side. A program is tokens in a row; `**` is the set of all bytes, as a token.
+
+    Made anew for each question: the tables grow, and threads may ask at the same time.
+    """
+
+    def __init__(self, programs: Iterable[tuple[tuple[_Token, ...], int]]) -> None:
+        self.programs = list(programs)
+        self.begin = frozenset(place for at in range(len(self.programs)) for place in self._enter(at, 0))
+        self.steps: dict[tuple[_State, int], _State] = {}
+        sets = list({token for program, _ in self.programs for token in program})
+        self.classes = [tuple(byte in token for token in sets) for byte in range(256)]  # alike: read alike
+
+    def _enter(self, at: int, place: int) -> Iterator[tuple[int, int]]:
+        yield at, place
+        program = self.programs[at][0]
+        if place < len(program) and program[place] in (_STAR, _BYTES):  # may read nothing
+            yield from self._enter(at, place + 1)
+
+    def _reads(self, at: int, place: int, byte: int) -> Iterator[tuple[int, int]]:
+        program = self.programs[at][0]
+        if place == len(program):
+            return
+        token = program[place]
+        if token == _BYTES:  # any number of directories: stay, but leave only after a slash, or for the end
+            yield at, place
+            if byte == _SLASH or place + 1 == len(program):
+                yield from self._enter(at, place + 1)
+        elif token == _STAR:
+            if byte != _SLASH:
+                yield from self._enter(at, place)
+        elif byte in token:
+            yield from self._enter(at, place + 1)
+
+    def step(self, state: _State, byte: int) -> _State:
+        if (state, byte) not in self.steps:
+            places = (after for at, place in state for after in self._reads(at, place, byte))
+            self.steps[state, byte] = frozenset(places)
+        return self.steps[state, byte]
+
+    def ends(self, state: _State) -> int:
+        meaning = 0
+        for at, place in state:
+            program, means = self.programs[at]
+            meaning |= means if place == len(program) else 0
+        return meaning
+
+    def alive(self, state: _State) -> bool:
+        return any(self.programs[at][1] != _DENIED for at, _ in state)
+
+
+def _program(pattern: str) -> tuple[_Token, ...]:
+    tokens: list[_Token] = []
+    for component in _parse(pattern):
+        tokens.extend([_BYTES] if component == _DEEP else [*component, frozenset((_SLASH,))])
+    if tokens[-1] == _BYTES:
+        return (*tokens[:-1], _NAME_BYTES, _BYTES)  # at the end, ** is not nothing
+    return tuple(tokens[:-1])
+
+
+def _automaton(scope: Scope) -> _Automaton:
+    allow = [(_program(p), _WILD if _literal_path(p) is None else _LITERAL) for p in scope.allow]
+    return _Automaton([*allow, *((_program(pattern), _DENIED) for pattern in scope.deny)])
+
+
+_FRESH, _NAMED = 0, 3  # the component so far: nothing; 1 a dot; 2 two dots; a name
+# a's state and b's, None once its path ended as a directory above the other's; the protected names' state,
+# None once a component was one; the component so far
+_Walk = tuple[_State | None, _State | None, _State | None, int]
+_Pair = tuple[int, int]  # the next byte of a's path, and of b's: the same, or one letter in both cases
+
+
+def _conflict(a: Scope, b: Scope, *, guarded: bool) -> bytes | None:
+    """As `overlap`; if not `guarded`, as though nothing were protected. Breadth first, so shortest first."""
+    left, right = _automaton(a), _automaton(b)
+    names = _Automaton((name, _WILD) for name in (_PROTECTED_NAMES if guarded else ()))
+    alphabet = _alphabet(left, right, names)
+
+    def grants(automaton: _Automaton, state: _State | None, walk: _Walk) -> bool:
+        """Whether a path that ends here is granted. An ended one was, at its end."""
+        if state is None:
+            return True
+        meaning = automaton.ends(state)
+        secured = walk[2] is None or names.ends(walk[2])
+        return walk[3] == _NAMED and not meaning & _DENIED and bool(meaning & (_LITERAL if secured else ~0))
+
+    def moves(walk: _Walk) -> Iterator[tuple[_Pair, _Walk]]:
+        p, q, name, so_far = walk
+        for x, y in alphabet:
+            after_p, after_q = p and left.step(p, x), q and right.step(q, y)
+            if x != _SLASH:
+                after_name = name and names.step(name, _LOWER[x])
+                yield (x, y), (after_p, after_q, after_name, min(so_far + 1, _NAMED) if x == _DOT else _NAMED)
+            elif so_far == _NAMED:
+                after_name = None if name is None or names.ends(name) else names.begin
+                yield (x, y), (after_p, after_q, after_name, _FRESH)
+                if p is not None and q is not None and grants(right, q, walk):
+                    yield (x, y), (after_p, None, after_name, _FRESH)
+                if p is not None and q is not None and grants(left, p, walk):
+                    yield (x, y), (None, after_q, after_name, _FRESH)
+
+    start: _Walk = (left.begin, right.begin, names.begin, _FRESH)
+    came: dict[_Walk, tuple[_Walk, _Pair] | None] = {start: None}
+    queue = deque([start])
+    while queue:
+        walk = queue.popleft()
+        if grants(left, walk[0], walk) and grants(right, walk[1], walk):
+            return _spell(walk, came)
+        for pair, after in moves(walk):
+            p, q = after[:2]
+            if after not in came and (p is None or left.alive(p)) and (q is None or right.alive(q)):
+                came[after] = (walk, pair)
+                queue.append(after)
+        if len(came) > LIMIT:
+            raise PatternError(
+                "these scopes are too intricate to compare; use fewer wildcards in one pattern"
+            )
+    return None
+
+
+_LOWER = [bytes((byte,)).lower()[0] for byte in range(256)]
+
+
+def _alphabet(left: _Automaton, right: _Automaton, names: _Automaton) -> list[_Pair]:
+    """One pair of bytes for each way to differ, the most readable first."""
+    tasty = b"abcdefghijklmnopqrstuvwxyz0123456789/._-ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    by_taste = sorted(
+        _BYTES, key=lambda byte: (byte not in tasty, tasty.find(byte), not 32 < byte < 127, byte)
+    )
+    pairs = [(x, x) for x in by_taste] + [(x, bytes((x,)).swapcase()[0]) for x in by_taste]
+    best: dict[object, _Pair] = {}
+    for x, y in pairs:
+        classes = left.classes[x], right.classes[y], names.classes[_LOWER[x]]
+        best.setdefault((classes, x if x in (_SLASH, _DOT) else None), (x, y))
+    return list(best.values())
+
+
+def _spell(walk: _Walk, came: dict[_Walk, tuple[_Walk, _Pair] | None]) -> bytes:
+    deeper = 1 if walk[0] is None else 0
+    spelled: list[int] = []
+    step = came[walk]
+    while step is not None:
+        walk, pair = step
+        spelled.append(pair[deeper])
+        step = came[walk]
+    return bytes(reversed(spelled))

@@ -1,0 +1,224 @@
+"""The JSONL file: one writer under a lock, one write per event, fsync, torn tail set aside; blobs; the inbox.
+
+A run's directory is `<git common dir>/orchgit/runs/<run>/`:
+
+    events.jsonl   the log
+    lock           held (flock) by the one process that may write
+    blobs/         bytes that are too long for a line, by SHA-256
+    inbox/         one file per message from another process, until the writer has logged it
+    torn/          what was cut off an unfinished last line, kept
+
+An fsync error ends the process: after one, nobody can say what is on the disk.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from orchgit.core import events as e
+from orchgit.core.errors import Kind, OrchgitError
+
+
+def fsync_dir(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """All of it or nothing, and on the disk: temporary name, fsync, rename, fsync of the directory."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        _write_all(fd, data)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)
+    fsync_dir(path.parent)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+class Store:
+    """A run's directory, for reading. Any number of processes may; none of them needs the lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.events = path / "events.jsonl"
+
+    @property
+    def run(self) -> str:
+        return self.path.name
+
+    def raw(self) -> list[bytes]:
+        """The whole lines, without their newlines. An unfinished last line is left out: it was never acknowledged."""
+        try:
+            data = self.events.read_bytes()
+        except FileNotFoundError:
+            raise OrchgitError(
+                Kind.USAGE, f"run {self.run} has no log", str(self.events), "orchgit status lists the runs"
+            ) from None
+        return data.split(b"\n")[:-1]
+
+    def read(self) -> list[e.Event]:
+        """Every event, its hash checked. Raises OrchgitError for a line that is not one."""
+        found = []
+        for number, line in enumerate(self.raw()):
+            try:
+                found.append(e.parse(line))
+            except e.LineError as error:
+                raise OrchgitError(
+                    Kind.NO, f"event {number} of run {self.run} cannot be read", str(error), f"orchgit audit {self.run}"
+                ) from error
+        return found
+
+    def blob(self, digest: str) -> bytes:
+        """Raises OrchgitError when it is not there or not what its name says."""
+        path = self.path / "blobs" / digest
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise OrchgitError(Kind.UNSURE, f"blob {digest} is not here", "blobs stay on the machine of the run") from None
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise OrchgitError(Kind.NO, f"blob {digest} was changed", str(path))
+        return data
+
+    def put(self, data: bytes) -> str:
+        """Keep these bytes; returns their SHA-256. On the disk before this returns."""
+        digest = hashlib.sha256(data).hexdigest()
+        path = self.path / "blobs" / digest
+        if not path.exists():
+            write_file(path, data)
+        return digest
+
+    def holder(self) -> int | None:
+        """Process id of the engine that holds the run; None when nobody does."""
+        try:
+            fd = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            said = os.read(fd, 32).strip()
+            return int(said) if said.isdigit() else 0
+        finally:
+            os.close(fd)
+        return None
+
+    # -- inbox
+
+    def submit(self, message: dict[str, Any]) -> str:
+        """Leave a message for the writer; returns its id. On the disk before this returns."""
+        name = f"{secrets.token_hex(8)}.json"
+        write_file(self.path / "inbox" / name, json.dumps(message).encode())
+        return name
+
+    def inbox(self) -> list[Path]:
+        """Messages, oldest first."""
+        try:
+            found = [p for p in (self.path / "inbox").iterdir() if p.suffix == ".json" and not p.name.startswith(".")]
+        except FileNotFoundError:
+            return []
+        return sorted(found, key=lambda p: (p.stat().st_mtime_ns, p.name))
+
+
+class Log(Store):
+    """The one writer of a run. Holds the lock for as long as it lives."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.torn = 0  # bytes set aside on opening
+        for name in ("blobs", "inbox"):
+            (path / name).mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise OrchgitError(
+                Kind.USAGE,
+                f"run {path.name} is held by another process",
+                f"process {self.holder() or '?'} is its engine",
+                f"orchgit status {path.name}",
+            ) from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, str(os.getpid()).encode(), 0)
+        new = not self.events.exists()
+        self._fd = os.open(self.events, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if new:
+            fsync_dir(path)
+            fsync_dir(path.parent)
+        self._mend()
+
+    def _mend(self) -> None:
+        """Set an unfinished last line aside. Anything wrong before the last line is for audit, and is refused."""
+        data = self.events.read_bytes()
+        whole, newline, tail = data.rpartition(b"\n")
+        keep = len(whole) + len(newline)
+        if not tail and whole:
+            # A whole line of zeros or of nonsense is what a crash of the machine can leave at the very end.
+            start = whole.rfind(b"\n") + 1
+            try:
+                e.envelope(whole[start:])
+            except e.UnknownType:
+                pass
+            except e.LineError:
+                keep = start
+        self._size = keep
+        lost = data[keep:]
+        if not lost:
+            return
+        self.torn = len(lost)
+        (self.path / "torn").mkdir(exist_ok=True)
+        write_file(self.path / "torn" / f"{keep}-{hashlib.sha256(lost).hexdigest()[:12]}", lost)
+        os.ftruncate(self._fd, keep)
+        self._sync()
+
+    def append(self, events: Iterable[e.Event]) -> None:
+        """Write these lines and see them to the disk. They are acknowledged when this returns, not before."""
+        if os.fstat(self._fd).st_size != self._size:
+            raise OrchgitError(
+                Kind.FAULT, f"the log of run {self.run} was changed by somebody else", str(self.events),
+                f"orchgit audit {self.run}",
+            )  # fmt: skip
+        for event in events:
+            try:
+                written = os.write(self._fd, event.line)
+            except OSError as error:
+                self._undo(error)
+            if written != len(event.line):
+                self._undo(OSError("short write"))
+            self._size += written
+        self._sync()
+
+    def _undo(self, error: OSError) -> NoReturn:
+        os.ftruncate(self._fd, self._size)
+        raise OrchgitError(
+            Kind.FAULT, "the event log could not be written", str(error), f"make room, then: orchgit resume {self.run}"
+        ) from error
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            os.write(2, f"orchgit: fsync of {self.events} failed ({error}); stopping at once\n".encode())
+            os._exit(Kind.FAULT)
+
+    def close(self) -> None:
+        os.close(self._fd)
+        os.close(self._lock)

@@ -1,0 +1,234 @@
+"""How this program talks to git: a clean-room environment, objects as values, refs by compare-and-swap.
+
+Objects are read by one lasting `cat-file --batch` and written as loose files, without a process; everything else is
+a git call. The engine's own git directory lies in the user's (`orchgit/engine.git`): it shares the object store by
+GIT_OBJECT_DIRECTORY and nothing else, so that no configuration, hook, filter or replace ref of the user's repository, or of
+an agent's, has a say in what the engine decides.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import secrets
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchgit.core.errors import Kind, OrchgitError
+
+# Durable by default: git alone syncs neither loose objects nor refs, and a log must not outlive what it names.
+SETTINGS = (
+    "core.fsync=all", "core.hooksPath=/dev/null", "core.fsmonitor=false", "core.attributesFile=/dev/null",
+    "core.protectHFS=true", "core.protectNTFS=true", "gc.auto=0", "maintenance.auto=false",
+    "advice.graftFileDeprecated=false", "core.logAllRefUpdates=true",
+)  # fmt: skip
+IDENTITY = "orchgit <orchgit@localhost>"
+NULL = {"sha1": "0" * 40, "sha256": "0" * 64}
+
+
+class GitError(Exception):
+    """git said no; the message is its own words."""
+
+
+class Missing(Exception):
+    """An object that is not in the repository."""
+
+
+def clean_env() -> dict[str, str]:
+    """The environment of every git of ours, built from nothing."""
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "LC_ALL": "C",
+        "HOME": "/nonexistent",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_NO_REPLACE_OBJECTS": "1",
+        "GIT_GRAFT_FILE": "/dev/null",
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_LITERAL_PATHSPECS": "1",
+        "GIT_ALLOW_PROTOCOL": "file",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_OPTIONAL_LOCKS": "0",
+    }
+
+
+def git_argv(*args: str) -> list[str]:
+    return ["git", *(part for setting in SETTINGS for part in ("-c", setting)), *args]
+
+
+class Door:
+    """Git for one repository, named by its common directory. Safe to use from several threads."""
+
+    def __init__(self, common: Path, object_format: str = "sha1") -> None:
+        self.common = common
+        self.format = object_format
+        self.objects = common / "objects"
+        self.engine = common / "orchgit" / "engine.git"
+        self.null = NULL[object_format]
+        self._reader: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._made = False
+
+    def _make(self) -> None:
+        """The engine's own git directory: made once, a few files, no process."""
+        if self._made:
+            return
+        (self.engine / "refs").mkdir(parents=True, exist_ok=True)
+        (self.engine / "objects").mkdir(exist_ok=True)
+        write_git_dir(self.engine, self.format, head="ref: refs/heads/none\n", bare=True)
+        shallow = self.common / "shallow"
+        if shallow.exists():
+            (self.engine / "shallow").write_bytes(shallow.read_bytes())
+        self._made = True
+
+    def env(self, *, refs: bool = False) -> dict[str, str]:
+        """With `refs`, the user's git directory, for its refs alone; else the engine's own."""
+        self._make()
+        where = {"GIT_DIR": str(self.common)} if refs else {
+            "GIT_DIR": str(self.engine), "GIT_OBJECT_DIRECTORY": str(self.objects),
+        }  # fmt: skip
+        return {**clean_env(), **where}
+
+    def run(self, *args: str, stdin: bytes = b"", refs: bool = False, env: dict[str, str] | None = None) -> bytes:
+        """One git call; its standard output. Raises GitError with what it said."""
+        done = subprocess.run(
+            git_argv(*args), input=stdin, capture_output=True, env={**self.env(refs=refs), **(env or {})}, check=False,
+            cwd="/",
+        )  # fmt: skip
+        if done.returncode:
+            said = done.stderr.decode("utf-8", "backslashreplace").strip()
+            raise GitError(f"git {args[0]}: {said or f'exit code {done.returncode}'}")
+        return done.stdout
+
+    # -- objects
+
+    def read(self, oid: str) -> tuple[bytes, bytes]:
+        """(type, content) of an object. Raises Missing."""
+        with self._lock:
+            if self._reader is None or self._reader.poll() is not None:
+                self._reader = subprocess.Popen(
+                    git_argv("cat-file", "--batch"), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL, env=self.env(), cwd="/",
+                )  # fmt: skip
+            assert self._reader.stdin is not None and self._reader.stdout is not None
+            self._reader.stdin.write(oid.encode() + b"\n")
+            self._reader.stdin.flush()
+            header = self._reader.stdout.readline().split()
+            if len(header) != 3:
+                raise Missing(oid)
+            data = self._reader.stdout.read(int(header[2]) + 1)
+            return header[1], data[:-1]
+
+    def size(self, oid: str) -> int:
+        return int(self.run("cat-file", "-s", oid))
+
+    def write(self, kind: bytes, data: bytes) -> str:
+        """Store an object, synced; its id. Writing one that is there already is harmless."""
+        raw = kind + b" %d\0" % len(data) + data
+        oid = hashlib.new(self.format, raw).hexdigest()
+        folder = self.objects / oid[:2]
+        path = folder / oid[2:]
+        if path.exists():
+            return oid
+        folder.mkdir(exist_ok=True)
+        temporary = folder / f"tmp_obj_{secrets.token_hex(6)}"
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
+        try:
+            os.write(fd, zlib.compress(raw, 1))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+        return oid
+
+    def write_commit(
+        self, tree: str, parents: Sequence[str], message: str, when: str, author: str = IDENTITY
+    ) -> str:
+        """A commit whose id follows from its arguments alone. `when`: "<seconds> +0000"."""
+        lines = [f"tree {tree}", *(f"parent {p}" for p in parents), f"author {author} {when}"]
+        lines += [f"committer {IDENTITY} {when}", "", message.rstrip("\n") + "\n"]
+        return self.write(b"commit", "\n".join(lines).encode())
+
+    def commit(self, oid: str) -> tuple[str, tuple[str, ...], str]:
+        """(tree, parents, message). Raises Missing, also for an object of another type."""
+        kind, data = self.read(oid)
+        if kind != b"commit":
+            raise Missing(oid)
+        head, _, message = data.partition(b"\n\n")
+        tree, parents = "", []
+        for line in head.split(b"\n"):
+            key, _, value = line.partition(b" ")
+            if key == b"tree":
+                tree = value.decode()
+            elif key == b"parent":
+                parents.append(value.decode())
+        return tree, tuple(parents), message.decode("utf-8", "replace")
+
+    def tree_of(self, commit: str) -> str:
+        return self.commit(commit)[0]
+
+    # -- refs
+
+    def ref(self, name: str) -> str | None:
+        try:
+            return self.run("rev-parse", "--verify", "--quiet", "--end-of-options", name, refs=True).decode().strip()
+        except GitError:
+            return None
+
+    def swap(self, changes: Sequence[tuple[str, str, str | None]], reason: str) -> None:
+        """Move refs from old to new, all or none. (name, new, old): old "" means it must not exist, None means
+        whatever it is. Raises GitError when one of them is not where it was."""
+        parts = ["start"]
+        for name, new, old in changes:
+            tail = "" if old is None else f"\0{old or self.null}"
+            parts.append(f"update {name}\0{new}{tail}" + ("\0" if old is None else ""))
+        parts += ["prepare", "commit"]
+        self.run("update-ref", "-m", reason, "-z", "--stdin", stdin="\0".join(parts).encode() + b"\0", refs=True)
+
+    def barrier(self) -> None:
+        """Everything written so far is on the disk when this returns. Needed before the log names it: git syncs
+        files, not the directories they are named in."""
+        sync(self.common)
+
+    def close(self) -> None:
+        if self._reader is not None and self._reader.stdin is not None:
+            self._reader.stdin.close()
+            self._reader.wait()
+            self._reader = None
+
+
+def write_git_dir(path: Path, object_format: str, *, head: str, bare: bool, worktree: str = "", extra: str = "") -> None:
+    """HEAD and config of a git directory of ours. The folder must exist."""
+    version = "1" if object_format == "sha256" else "0"
+    config = f"[core]\n\trepositoryformatversion = {version}\n\tbare = {'true' if bare else 'false'}\n"
+    if worktree:
+        config += f"\tworktree = {quoted(worktree)}\n"
+    config += "[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n"
+    if object_format == "sha256":
+        config += "[extensions]\n\tobjectformat = sha256\n"
+    (path / "config").write_text(config + extra)
+    (path / "HEAD").write_text(head)
+
+
+def quoted(value: str) -> str:
+    """A value for a git config file."""
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def sync(path: Path) -> None:
+    """syncfs(2) where there is one; else everything."""
+    if not sys.platform.startswith("linux"):
+        os.sync()
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(fd) != 0:
+            raise OrchgitError(Kind.FAULT, "the disk refused a sync", os.strerror(ctypes.get_errno()))
+    finally:
+        os.close(fd)

@@ -1,0 +1,97 @@
+"""The user's repository: found, looked at, never changed. It is trusted, so this is GitPython's place."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from orchgit.core.errors import Kind, OrchgitError
+from orchgit.git.door import clean_env
+
+MIN_GIT = (2, 38)
+
+
+@dataclass(frozen=True)
+class UserRepo:
+    root: Path  # the work tree
+    common: Path  # the git directory that all its work trees share
+    head: str  # "" before the first commit
+    branch: str  # full ref name; "" when detached
+    object_format: Literal["sha1", "sha256"]
+    hooks_path: str | None  # core.hooksPath as configured
+    roots: tuple[str, ...] = ()
+
+
+def git_version() -> str:
+    """Such as "2.39.5". Raises OrchgitError when git is missing or too old."""
+    try:
+        said = subprocess.run(["git", "--version"], capture_output=True, check=True, env=clean_env()).stdout.decode()
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        raise OrchgitError(Kind.USAGE, "git is not installed", "", "install git 2.38 or newer") from None
+    version = said.split()[2]
+    numbers = tuple(int(p) for p in version.split(".")[:2] if p.isdigit())
+    if numbers < MIN_GIT:
+        raise OrchgitError(Kind.USAGE, f"git {version} is too old", "2.38 or newer is needed", "upgrade git")
+    return version
+
+
+def common_dir(start: Path) -> Path:
+    """The common git directory, without git and without imports: what status and log need, and nothing more.
+
+    Raises OrchgitError outside a repository.
+    """
+    if os.environ.get("GIT_DIR"):
+        return _common(Path(os.environ["GIT_DIR"]).absolute())
+    here = start.absolute()
+    for folder in (here, *here.parents):
+        dot = folder / ".git"
+        if dot.is_dir():
+            return _common(dot)
+        if dot.is_file():
+            target = dot.read_text().partition("gitdir:")[2].strip()
+            return _common((folder / target).resolve())
+        if (folder / "HEAD").is_file() and (folder / "objects").is_dir() and (folder / "refs").is_dir():
+            return folder
+    raise OrchgitError(
+        Kind.USAGE, "not a git repository", f"{here} and the folders above it hold no .git",
+        "cd into a repository, or make one: git init && git add -A && git commit -m 'first'",
+    )  # fmt: skip
+
+
+def _common(git_dir: Path) -> Path:
+    pointer = git_dir / "commondir"
+    if pointer.is_file():
+        return (git_dir / pointer.read_text().strip()).resolve()
+    return git_dir.resolve()
+
+
+def discover(start: Path) -> UserRepo:
+    """The repository around `start`. Raises OrchgitError outside one, and in a bare one."""
+    common = common_dir(start)
+    from git import Repo  # 0.1 s: only commands that start something pay for it
+    from git.exc import InvalidGitRepositoryError, NoSuchPathError
+
+    try:
+        with Repo(start, search_parent_directories=True) as repo:
+            if repo.bare or repo.working_tree_dir is None:
+                raise OrchgitError(
+                    Kind.USAGE, "this repository is bare", "a run needs a work tree to read its configuration from",
+                    f"git clone {common} work && cd work",
+                )  # fmt: skip
+            config = repo.config_reader()
+            kind = str(config.get_value("extensions", "objectformat", default="sha1")).lower()
+            hooks = str(config.get_value("core", "hooksPath", default="")) or None
+            head = repo.head.commit.hexsha if repo.head.is_valid() else ""
+            branch = "" if repo.head.is_detached else repo.head.ref.path
+            return UserRepo(
+                Path(repo.working_tree_dir), common, head, branch, "sha256" if kind == "sha256" else "sha1", hooks
+            )  # fmt: skip
+    except (InvalidGitRepositoryError, NoSuchPathError) as error:
+        if (common / "HEAD").is_file() and common == start.resolve():
+            raise OrchgitError(
+                Kind.USAGE, "this repository is bare", "a run needs a work tree", f"git clone {common} work && cd work"
+            ) from error
+        raise OrchgitError(Kind.USAGE, "not a git repository", str(error), "cd into a repository") from error

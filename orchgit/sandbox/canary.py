@@ -1,0 +1,181 @@
+"""Attacks from inside the very sandbox that an agent is about to get, to show that it holds.
+
+One child, in that sandbox, tries everything; what it made, it removes. It must never harm what it attacks: it
+opens but does not write, truncates only a file made for the purpose, sends only signal 0, and reports that a
+secret could be read without passing it on. "Prevented" here is what was seen; `misses` compares it with what
+the level promises.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from orchgit.core.errors import Kind, OrchgitError
+from orchgit.process import start
+from orchgit.sandbox import Confinement, Level, Sandbox
+
+DEADLINE_S = 10.0
+NETWORK, SIGNAL, SECRET = "connect", "signal", "secret"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One attempt. `detail` is the error it met, or what it got away with."""
+
+    name: str
+    prevented: bool
+    detail: str
+
+
+# Runs inside, by the same interpreter, isolated. An attack raises OSError, or returns what it got away with.
+SCRIPT = r"""
+import errno, json, os, socket, sys
+job = json.load(sys.stdin)
+found = []
+def attempt(name, attack, *args):
+    try:
+        words = attack(*args)
+        found.append([name, False, words])
+    except OSError as error:
+        found.append([name, True, errno.errorcode.get(error.errno, str(error))])
+def undo(function, path, words):
+    try:
+        function(path)
+    except OSError as error:
+        return f"{words}; LEFT BEHIND: {path} ({error.strerror})"
+    return words
+def create(path):
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    return undo(os.unlink, path, "made a file")
+def append(path):
+    os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK))
+    return f"opened {path} for writing"
+def truncate(path):
+    os.truncate(path, 0)
+    return "emptied a file"
+def rename(path):
+    sources = [*job["writable"], job["tmp"]]
+    device = os.stat(os.path.dirname(path)).st_dev
+    # Across file systems a rename fails whatever the sandbox is, and would show nothing.
+    source = next((s for s in sources if os.stat(s).st_dev == device), job["tmp"]) + "/" + job["token"]
+    os.close(os.open(source, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        os.rename(source, path)
+    except OSError:
+        os.unlink(source)
+        raise
+    return undo(os.unlink, path, "moved a file out")
+def link(path):
+    inside = job["tmp"] + "/" + job["token"]
+    os.link(path, inside)
+    return undo(os.unlink, inside, "linked a file in")
+def read(path):
+    with open(path, "rb", buffering=0) as file:
+        file.read(1)
+    return f"read {path}"
+def signal(pid):
+    os.kill(pid, 0)
+    return "could signal the engine"
+def connect(port):
+    socket.create_connection(("127.0.0.1", port), 1).close()
+    return "reached a TCP port"
+for target in job["forbidden"]:
+    if os.path.isdir(target):
+        attempt("create " + target, create, os.path.join(target, job["token"]))
+        attempt("rename into " + target, rename, os.path.join(target, job["token"]))
+        try:
+            first = next((e.path for e in os.scandir(target) if e.is_file(follow_symlinks=False)), None)
+        except OSError:
+            first = None
+        if first:
+            attempt("append in " + target, append, first)
+    else:
+        attempt("append " + target, append, target)
+attempt("truncate", truncate, job["victim"])
+attempt("hard link", link, job["victim"])
+attempt("engine environment", read, f"/proc/{job['engine']}/environ")
+attempt("signal", signal, job["engine"])
+if job["port"]:
+    attempt("connect", connect, job["port"])
+if job["secret"]:
+    attempt("secret", read, job["secret"])
+json.dump(found, sys.stdout)
+"""
+
+
+def prove(
+    sandbox: Sandbox,
+    confinement: Confinement,
+    *,
+    env: Mapping[str, str],
+    forbidden: Sequence[str],
+    engine_pid: int,
+    secret_path: str | None = None,
+) -> list[Probe]:
+    """What each attempt came to. `forbidden`: directories, or files, that must not be writable from inside.
+
+    The network is tried only where the confinement cuts it. OrchgitError when the canary itself cannot run.
+    """
+    token = f".orchgit-canary-{os.getpid()}-{os.urandom(4).hex()}"
+    with ExitStack() as undo:
+        place = tempfile.mkdtemp(prefix="orchgit-canary-", dir=_outside(confinement, forbidden))
+        undo.callback(shutil.rmtree, place, ignore_errors=True)
+        victim = os.path.join(place, "victim")
+        with open(victim, "w") as file:
+            file.write("x")
+        port = 0
+        if not confinement.network:
+            listener = undo.enter_context(socket.create_server(("127.0.0.1", 0)))
+            port = listener.getsockname()[1]
+        job = {
+            "writable": confinement.writable,
+            "tmp": confinement.tmp,
+            "forbidden": list(forbidden),
+            "token": token,
+            "victim": victim,
+            "engine": engine_pid,
+            "port": port,
+            "secret": secret_path,
+        }
+        argv = sandbox.argv(confinement, [sys.executable, "-I", "-S", "-c", SCRIPT])
+        ended = start(argv, cwd=confinement.tmp, env=env).finish(
+            json.dumps(job).encode(), deadline_s=DEADLINE_S
+        )
+    if ended.returncode != 0 or ended.timed_out:
+        why = ended.stderr.decode(errors="replace").strip()[-2000:]
+        raise OrchgitError(
+            Kind.UNAVAILABLE,
+            f"The sandbox ({sandbox.name}) did not let its own test run.",
+            why or f"exit status {ended.returncode}{', out of time' if ended.timed_out else ''}",
+            "orchgit doctor --attack shows what this machine can enforce.",
+        )
+    return [Probe(name, prevented, detail) for name, prevented, detail in json.loads(ended.stdout)]
+
+
+def misses(probes: Sequence[Probe], level: Level) -> list[Probe]:
+    """The attempts that got away with what the level promises to prevent: a start must be refused for any."""
+    promised = {NETWORK: level.network, SIGNAL: level.signals, SECRET: level.secrets}
+    return [p for p in probes if not p.prevented and level.prevented and promised.get(p.name, True)]
+
+
+def _outside(confinement: Confinement, forbidden: Sequence[str]) -> str:
+    """A directory of ours to make the victim in: outside, or to truncate it would be allowed."""
+    inside = [os.path.realpath(path) for path in (*confinement.writable, confinement.tmp)]
+    for place in (tempfile.gettempdir(), *forbidden):
+        real = os.path.realpath(place)
+        if os.path.isdir(real) and not any(os.path.commonpath((real, path)) == path for path in inside):
+            return real
+    raise OrchgitError(
+        Kind.USAGE,
+        "The canary has no directory outside the cell to try to write in.",
+        f"{tempfile.gettempdir()} is writable from inside, and no forbidden directory is given.",
+        "Set TMPDIR to a directory outside the cell.",
+    )

@@ -1,0 +1,273 @@
+"""Runs one program, confined, and leaves nothing of it behind. A program of its own, no module of the engine:
+
+    python -I -S keeper.py SPEC_JSON -- PROGRAM [ARGUMENT...]
+
+It stays as the parent and adopts every orphan (sub-reaper). When the program ends, it kills every descendant,
+daemons with a session of their own included; told SIGTERM (or INT, HUP, QUIT), or when the engine dies in
+whatever way, it sends them TERM, and KILL after `grace_ms`. Only then does it end itself, with the program's
+exit status; if a signal killed the program, the keeper kills itself by the same signal. 127: no such program.
+126: it is there and cannot be run. 125, with "orchgit-sandbox: ..." on stderr: the sandbox could not be set
+up, and the program was never run.
+
+It must never run the program with less confinement than the spec says, import anything outside the standard
+library, or keep a descriptor above 2. The spec is made by `orchgit.sandbox.keeper_argv`; policy is not here.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import stat
+import struct
+import sys
+import time
+from typing import NoReturn
+
+PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 24, 36, 38
+CAPABILITY_VERSION_3 = 0x20080522
+# The same numbers on every architecture but alpha: they were given out after the tables had been unified.
+CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
+
+ENDINGS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
+WATCHED = ENDINGS | {signal.SIGCHLD}
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+
+
+class SetupError(Exception):
+    """The sandbox does not stand: nothing may run."""
+
+
+def call(what: str, function: "ctypes._NamedFuncPointer", *args: int | bytes) -> int:
+    """A C function with word-sized arguments; SetupError when it returns a negative number."""
+    result = int(function(*(ctypes.c_ulong(word) if isinstance(word, int) else word for word in args)))
+    if result < 0:
+        raise SetupError(f"{what}: {os.strerror(ctypes.get_errno())}")
+    return result
+
+
+def main(args: list[str]) -> NoReturn:
+    """Never returns. `args` is [SPEC_JSON, "--", program, argument...]."""
+    try:
+        if len(args) < 3 or args[1] != "--":
+            raise SetupError("usage: keeper.py SPEC_JSON -- PROGRAM [ARGUMENT...]")
+        spec = json.loads(args[0])
+        engine, grace_s = int(spec["engine"]), int(spec["grace_ms"]) / 1000
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would lose every exit status
+        # Blocked and waited for, never handled: no moment in which one of them is lost.
+        signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+        call("parent-death signal", libc.prctl, PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != engine:  # it died before the line above
+            raise SetupError("the engine that asked for this is gone")
+        call("sub-reaper", libc.prctl, PR_SET_CHILD_SUBREAPER, 1)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        keeper, program = os.getpid(), os.fork()
+        if program == 0:
+            lock_down(spec, keeper)
+            run(args[2:])
+    except (SetupError, ValueError, LookupError, TypeError, AttributeError, OSError, struct.error) as error:
+        quit_with(125, f"orchgit-sandbox: {type(error).__name__}: {error}")
+    supervise(program, grace_s)
+
+
+def quit_with(code: int, line: str) -> NoReturn:
+    say(line)
+    os._exit(code)
+
+
+def say(line: str) -> None:
+    try:
+        os.write(2, f"{line}\n".encode(errors="replace"))
+    except OSError:
+        pass  # the engine that would have read it is gone
+
+
+# ---- the program's side: from the fork to the exec
+
+
+def lock_down(spec: dict, keeper: int) -> None:  # type: ignore[type-arg]
+    """Everything the program may not undo. The order matters where a line says so."""
+    os.setsid()  # its own group: a kill(0, ...) of the program's must not reach the keeper
+    call("parent-death signal", libc.prctl, PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != keeper:
+        raise SetupError("the keeper is gone")
+    os.umask(0o022)
+    for name, most in spec.get("limits", {}).items():
+        number = getattr(resource, f"RLIMIT_{name.upper()}")
+        hard = resource.getrlimit(number)[1]
+        most = int(most) if hard == resource.RLIM_INFINITY else min(int(most), hard)
+        resource.setrlimit(number, (most, most))
+    try:  # out of memory, the kernel should take the program, never the keeper: nobody would sweep
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("500")
+    except OSError:
+        pass
+    for number in (
+        *ENDINGS,
+        signal.SIGPIPE,
+        signal.SIGXFSZ,
+    ):  # Python ignores the last two; exec would keep that
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if spec["landlock"] is not None:
+        call("no_new_privs", libc.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # Landlock asks for it
+        landlock(spec["landlock"])
+        drop_capabilities()
+    for name in os.listdir("/proc/self/fd"):  # an open descriptor is a right that Landlock does not revoke
+        if int(name) > 2:
+            try:
+                os.close(int(name))
+            except OSError:
+                pass  # the one listdir itself had open
+
+
+def landlock(rules: dict) -> None:  # type: ignore[type-arg]
+    """Applies what `orchgit.sandbox.landlock` has decided.
+
+    `handled`: the bits for files, network, scopes; `size`: how many bytes of these this kernel knows;
+    `dirs` and `devices`: [path, rights] each.
+    """
+    attribute = struct.pack("=QQQ", *rules["handled"])[: rules["size"]]
+    ruleset = call("landlock ruleset", libc.syscall, CREATE_RULESET, attribute, len(attribute), 0)
+    for path, rights in rules["dirs"]:
+        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        # A worker's earlier attempt may have put a symbolic link where its directory was: the rule would then
+        # open what the link points to.
+        if os.readlink(f"/proc/self/fd/{fd}") != path:
+            raise SetupError(f"{path} is not a real path: a part of it is a symbolic link, or it was moved")
+        add_rule(ruleset, fd, rights, path)
+    for path, rights in rules["devices"]:
+        try:
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        if stat.S_ISCHR(os.fstat(fd).st_mode) or path == "/dev/pts":
+            add_rule(ruleset, fd, rights, path)
+    call("landlock", libc.syscall, RESTRICT_SELF, ruleset, 0)
+
+
+def add_rule(ruleset: int, fd: int, rights: int, path: str) -> None:
+    call(f"landlock rule for {path}", libc.syscall, ADD_RULE, ruleset, 1, struct.pack("=Qi", rights, fd), 0)
+    os.close(fd)
+
+
+def drop_capabilities() -> None:
+    """All of them, for good. CAP_PERFMON alone reads /proc/<engine>/environ past Landlock: the API key."""
+    for capability in range(64):
+        try:
+            call("bounding set", libc.prctl, PR_CAPBSET_DROP, capability, 0, 0, 0)
+        except SetupError:
+            # Without CAP_SETPCAP, or beyond the last one. The bounding set is the second lock: no_new_privs
+            # already keeps an exec as root from giving back what capset takes (ambient ones go with it).
+            break
+    header, nothing = struct.pack("=Ii", CAPABILITY_VERSION_3, 0), bytes(24)
+    call("dropping capabilities", libc.capset, header, nothing)
+
+
+def run(argv: list[str]) -> NoReturn:
+    try:
+        os.execvp(argv[0], argv)
+    except FileNotFoundError:
+        # A script whose interpreter is missing gives the same error.
+        quit_with(
+            127, f"orchgit: {argv[0]}: no such program (or the interpreter in its first line is missing)"
+        )
+    except OSError as error:
+        quit_with(126, f"orchgit: {argv[0]}: cannot be run: {error.strerror}")
+
+
+# ---- the keeper's side
+
+
+def supervise(program: int, grace_s: float) -> NoReturn:
+    """Wait for the program, or for a signal; end everything; leave as the program did."""
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(null, 0)  # or the engine would not see that the program closed its ends
+    os.dup2(null, 1)
+    status: int | None = None
+    kill_at: float | None = None  # monotonic seconds
+    while True:
+        left_s = 60.0 if kill_at is None else max(0.0, kill_at - time.monotonic())
+        seen = signal.sigtimedwait(WATCHED, left_s)
+        ended, alone = reap()
+        status = ended.get(program, status)
+        if alone or (status is not None and kill_at is None) or (kill_at and time.monotonic() >= kill_at):
+            break
+        if seen and seen.si_signo in ENDINGS and kill_at is None:
+            kill_at = time.monotonic() + grace_s
+            for pid in descendants():
+                kill(pid, signal.SIGTERM)
+                kill(pid, signal.SIGCONT)  # a stopped process would get its TERM never
+    while not alone:
+        # As sub-reaper we are every orphan's parent: without a child there is no descendant, so "no child"
+        # proves it, and what one walk misses because it was just being forked, the next one finds.
+        victims = descendants()
+        if victims and not sum(kill(pid, signal.SIGKILL) for pid in victims):
+            say(f"orchgit: not allowed to end {victims}: they go on")
+            break
+        signal.sigtimedwait({signal.SIGCHLD}, 0.01)
+        ended, alone = reap()
+        status = ended.get(program, status)
+    leave(status)
+
+
+def reap() -> tuple[dict[int, int], bool]:
+    """The statuses of those that ended, by process id; and whether no child is left."""
+    ended: dict[int, int] = {}
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return ended, True
+        if pid == 0:
+            return ended, False
+        ended[pid] = status
+
+
+def kill(pid: int, number: int) -> bool:
+    """False when it may not be signalled (it is another user's now: sudo, without a sandbox)."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        return False
+    return True
+
+
+def descendants() -> list[int]:
+    """As `orchgit.process.descendants`, which a program without orchgit cannot import. Zombies left out."""
+    below: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    state, parent = file.read().rpartition(b")")[2].split()[:2]
+            except (OSError, ValueError):
+                continue
+            if state not in (b"Z", b"X"):
+                below.setdefault(int(parent), []).append(int(name))
+    found, todo = [], [os.getpid()]
+    while todo:
+        todo += (children := below.get(todo.pop(), []))
+        found += children
+    return found
+
+
+def leave(status: int | None) -> NoReturn:
+    if status is None:  # it could not be ended
+        os._exit(125)
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        os._exit(code)
+    if -code not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(-code, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.kill(os.getpid(), -code)
+    os._exit(128 - code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

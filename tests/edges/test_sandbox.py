@@ -1,0 +1,582 @@
+"""Real sandboxes: what a confined program cannot do, what it still can, and that nothing of it stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from orchgit.core.errors import Kind, OrchgitError
+from orchgit.process import Child, Ended, descendants, start
+from orchgit.sandbox import (
+    SANDBOXES,
+    Confinement,
+    Level,
+    base_env,
+    best,
+    canary,
+    keeper_argv,
+    landlock,
+    launcher,
+    sandbox,
+)
+from tests.edges.test_process import alive, soon
+
+ABI = landlock.abi()
+needs_landlock = pytest.mark.skipif(
+    isinstance(ABI, str) or ABI < landlock.USEFUL_ABI, reason=f"needs Landlock abi 3, here: {ABI}"
+)
+needs_abi_6 = pytest.mark.skipif(isinstance(ABI, str) or ABI < 6, reason=f"needs Landlock abi 6, here: {ABI}")
+SYSTEM_PYTHON = "/usr/bin/python3"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A cell with a writable directory and a tmp, and what lies beside it and must not be touched."""
+
+    cell: Path
+    tmp: Path
+    outside: Path
+    precious: Path
+    confinement: Confinement
+
+    def start(self, *argv: str, way: str = "landlock", confinement: Confinement | None = None) -> Child:
+        env = base_env(str(self.tmp), str(self.tmp))
+        launch = launcher(sandbox(way), confinement or self.confinement, cwd=str(self.cell), env=env)
+        return launch(argv)
+
+    def run(self, script: str, *, way: str = "landlock", confinement: Confinement | None = None) -> Ended:
+        """A Python script with `cell`, `tmp`, `outside`, `precious`, `ctypes` and all of os at hand."""
+        names = ("cell", "tmp", "outside", "precious")
+        head = "import ctypes; from os import *; " + "; ".join(
+            f"{n} = {str(getattr(self, n))!r}" for n in names
+        )
+        argv = (sys.executable, "-I", "-S", "-c", f"{head}\n{script}")
+        return self.start(*argv, way=way, confinement=confinement).finish(deadline_s=20)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    root = tmp_path.resolve()
+    for name in ("cell", "tmp", "outside"):
+        (root / name).mkdir()
+    precious = root / "outside" / "precious"
+    precious.write_text("precious")
+    confinement = Confinement((str(root / "cell"),), str(root / "tmp"))
+    return Place(root / "cell", root / "tmp", root / "outside", precious, confinement)
+
+
+# ---- what is refused
+
+
+REFUSED = {
+    "write": "open(precious, O_WRONLY)",
+    "append": "open(precious, O_WRONLY | O_APPEND)",
+    "open and truncate": "open(precious, O_RDONLY | O_TRUNC)",
+    "truncate": "truncate(precious, 0)",
+    "create": "open(outside + '/new', O_CREAT | O_WRONLY)",
+    "create by ..": "open(cell + '/../outside/new', O_CREAT | O_WRONLY)",
+    "mkdir": "mkdir(outside + '/new')",
+    "symlink": "symlink('x', outside + '/new')",
+    "mkfifo": "mkfifo(outside + '/new')",
+    "unlink": "unlink(precious)",
+    "rename out": "close(open(cell + '/x', O_CREAT)); rename(cell + '/x', outside + '/new')",
+    "rename over": "close(open(cell + '/x', O_CREAT)); rename(cell + '/x', precious)",
+    "rename in": "rename(precious, cell + '/x')",
+    "rename the cell away": "rename(cell, cell + '2')",
+    "link in": "link(precious, cell + '/x')",
+    "link out": "close(open(cell + '/x', O_CREAT)); link(cell + '/x', outside + '/new')",
+    "through a symlink": "symlink(precious, cell + '/x'); open(cell + '/x', O_WRONLY)",
+    "through /proc": "chdir(outside); open('/proc/self/cwd/new', O_CREAT | O_WRONLY)",
+    "fifo in the tree": "mkfifo(cell + '/x')",
+    "device in the tree": "mknod(cell + '/x', 0o20600, makedev(1, 3))",
+    "device in tmp": "mknod(tmp + '/x', 0o20600, makedev(1, 3))",
+    "host settings": "open('/proc/sys/kernel/core_pattern', O_WRONLY)",
+    "someone's terminal": "open('/dev/ptmx', O_RDWR)",
+    "keeper's memory": "open(f'/proc/{getppid()}/mem', O_RDONLY)",
+    "keeper's environment": "open(f'/proc/{getppid()}/environ', O_RDONLY)",
+    "mount": "ctypes.CDLL(None).mount(b'none', tmp.encode(), b'tmpfs', 0, None) and open(precious, O_WRONLY)",
+}
+
+
+@needs_landlock
+@pytest.mark.parametrize("attack", REFUSED.values(), ids=REFUSED.keys())
+def test_refused(place: Place, attack: str) -> None:
+    ended = place.run(
+        f"try:\n    {attack}\nexcept OSError as error:\n    print(error.errno)\nelse:\n    print('done')"
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip() in (b"1", b"13", b"18"), ended.stdout  # EPERM, EACCES, EXDEV
+    assert place.precious.read_text() == "precious"
+    assert os.listdir(place.outside) == ["precious"]
+    assert place.cell.is_dir()
+
+
+@needs_landlock
+def test_the_attacks_work_without_a_sandbox(place: Place) -> None:
+    # Or the test above would prove nothing.
+    for name in (
+        "write",
+        "truncate",
+        "create",
+        "rename out",
+        "link in",
+        "through a symlink",
+        "fifo in the tree",
+    ):
+        (place.cell / "x").unlink(missing_ok=True)
+        (place.outside / "new").unlink(missing_ok=True)
+        assert place.run(REFUSED[name], way="none").returncode == 0, name
+
+
+@needs_landlock
+def test_the_engines_environment_and_process(place: Place) -> None:
+    # As root readable past Landlock, if a capability were left.
+    engine = os.getpid()
+    ended = place.run(f"open('/proc/{engine}/environ', O_RDONLY)")
+    assert b"PermissionError" in ended.stderr
+    status = place.start("cat", "/proc/self/status").finish(deadline_s=5).stdout.decode()
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert {fields[f"Cap{kind}"] for kind in ("Inh", "Prm", "Eff", "Amb")} == {"0" * 16}
+    assert fields["NoNewPrivs"] == "1"
+    if os.geteuid() == 0:
+        assert fields["CapBnd"] == "0" * 16
+
+
+@needs_abi_6
+def test_nobody_outside_can_be_signalled(place: Place) -> None:
+    for pid in (os.getpid(), "getppid()"):
+        assert b"PermissionError" in place.run(f"kill({pid}, 0)").stderr
+    inside = place.start("sh", "-c", "sleep 60 & kill $! && wait $!; echo $?").finish(deadline_s=5)
+    assert inside.stdout == b"143\n"
+
+
+@needs_landlock
+@pytest.mark.skipif(isinstance(ABI, str) or ABI < 4, reason=f"needs Landlock abi 4, here: {ABI}")
+def test_tcp_only_if_granted(place: Place) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connect = f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 2)"
+        assert b"PermissionError" in place.run(connect).stderr
+        assert b"PermissionError" in place.run("import socket; socket.create_server(('127.0.0.1', 0))").stderr
+        assert place.run(connect, confinement=replace(place.confinement, network=True)).returncode == 0
+
+
+@needs_landlock
+def test_a_read_only_role_writes_in_its_tmp_only(place: Place) -> None:
+    reader = replace(place.confinement, writable=())
+    script = (
+        "open(tmp + '/x', O_CREAT | O_WRONLY); print(read(open(precious, O_RDONLY), 99))\n"
+        "open(cell + '/x', O_CREAT)"
+    )
+    ended = place.run(script, confinement=reader)
+    assert ended.stdout == b"b'precious'\n"
+    assert b"PermissionError" in ended.stderr
+
+
+# ---- what still works
+
+
+@needs_landlock
+def test_ordinary_work_inside(place: Place) -> None:
+    ended = place.run(
+        "mkdir(cell + '/d'); fd = open(cell + '/d/f', O_CREAT | O_RDWR); write(fd, b'hello')\n"
+        "truncate(cell + '/d/f', 2); rename(cell + '/d/f', cell + '/g'); link(cell + '/g', cell + '/h')\n"
+        "symlink('g', cell + '/s'); unlink(cell + '/h'); rmdir(cell + '/d')\n"
+        "close(open(tmp + '/f', O_CREAT)); rename(tmp + '/f', cell + '/from-tmp'); mkfifo(tmp + '/fifo')\n"
+        "write(open('/dev/null', O_WRONLY), b'x'); print(umask(0))\n"
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"18\n", b"")
+    assert sorted(os.listdir(place.cell)) == ["from-tmp", "g", "s"]
+    assert (place.cell / "g").read_text() == "he"
+
+
+COMMIT = "git -c user.name=n -c user.email=e commit -qm m"
+SPAWN = 'require("fs").writeFileSync("a", require("child_process").execSync("echo a"))'
+TOOLS = {
+    "git": f"git init -q . && echo a > a && git add a && {COMMIT} && git gc -q && git log",
+    "node": f"node -e '{SPAWN}'",
+    SYSTEM_PYTHON: f'{SYSTEM_PYTHON} -c \'import tempfile; tempfile.TemporaryFile(); open("a", "w")\'',
+    "mktemp": "mktemp && mktemp -d && echo a > a 2> /dev/null && sed -i s/a/b/ a && mv a b && mv b a",
+}
+
+
+@needs_landlock
+@pytest.mark.parametrize(("program", "script"), TOOLS.items(), ids=TOOLS.keys())
+def test_tools_run(place: Place, program: str, script: str) -> None:
+    if subprocess.run(["sh", "-c", f"command -v {program}"], capture_output=True, check=False).returncode:
+        pytest.skip(f"{program} is not installed")
+    ended = place.start("sh", "-c", script).finish(deadline_s=30)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert (place.cell / "a").exists()
+
+
+@needs_landlock
+def test_terminals_only_if_granted(place: Place) -> None:
+    openpty = "write(openpty()[1], b'x')"
+    assert place.run(openpty).returncode != 0
+    assert place.run(openpty, confinement=replace(place.confinement, terminals=True)).returncode == 0
+
+
+def test_limits(place: Place) -> None:
+    limited = replace(place.confinement, limits=(("nofile", 99), ("fsize", 4096)))
+    script = "ulimit -n; ulimit -c; head -c 9999 /dev/zero > f"
+    ended = place.start("sh", "-c", script, way="none", confinement=limited).finish(deadline_s=5)
+    assert ended.stdout == b"99\n0\n"
+    assert (place.cell / "f").stat().st_size == 4096
+
+
+# ---- how it ends
+
+
+@pytest.mark.parametrize("way", ["none", pytest.param("landlock", marks=needs_landlock)])
+def test_the_exit_status_is_the_programs(place: Place, way: str) -> None:
+    def code(*argv: str) -> Ended:
+        return place.start(*argv, way=way).finish(deadline_s=10)
+
+    assert code("sh", "-c", "exit 7").returncode == 7
+    assert code("sh", "-c", "kill -KILL $$").returncode == -signal.SIGKILL
+    assert code("sh", "-c", "kill -SEGV $$").returncode == -signal.SIGSEGV
+    # Python ignores SIGPIPE; the program must not inherit that.
+    assert code("sh", "-c", "kill -PIPE $$").returncode == -signal.SIGPIPE
+    missing = code("no-such-program")
+    assert (missing.returncode, missing.stderr[:39]) == (127, b"orchgit: no-such-program: no such progr")
+    (place.cell / "text").write_text("not a program")
+    assert code(f"{place.cell}/text").returncode == 126
+
+
+def test_stdin_stdout_and_an_extra_environment(place: Place) -> None:
+    env = base_env(str(place.tmp), str(place.tmp))
+    launch = launcher(sandbox("none"), place.confinement, cwd=str(place.cell), env=env)
+    ended = launch(["sh", "-c", "cat; pwd; echo $EXTRA"], env={"EXTRA": "e"}, cwd="/").finish(
+        b"in\n", deadline_s=5
+    )
+    assert ended.stdout == b"in\n/\ne\n"
+    assert "EXTRA" not in env
+
+
+BREAKAGES = {
+    "a right the kernel does not know": lambda s: s["landlock"]["handled"].__setitem__(0, 1 << 60),
+    "no such directory": lambda s: s["landlock"]["dirs"].append(["/no/such/directory", 2]),
+    "no rules": lambda s: s.pop("landlock"),
+    "half the rules": lambda s: s["landlock"].pop("devices"),
+    "an unknown limit": lambda s: s.update(limits={"nonsense": 1}),
+    "another engine": lambda s: s.update(engine=1),
+    "rights out of range": lambda s: s["landlock"]["dirs"].append(["/", -1]),
+}
+
+
+@needs_landlock
+@pytest.mark.parametrize("breakage", BREAKAGES.keys())
+def test_a_sandbox_that_does_not_stand_runs_nothing(place: Place, breakage: str) -> None:
+    argv = sandbox("landlock").argv(place.confinement, ["touch", str(place.cell / "ran")])
+    spec = json.loads(argv[4])
+    BREAKAGES[breakage](spec)
+    argv[4] = json.dumps(spec)
+    ended = start(argv, cwd=str(place.cell), env=base_env(str(place.tmp), str(place.tmp))).finish(
+        deadline_s=5
+    )
+    assert ended.returncode == 125
+    assert ended.stderr.startswith(b"orchgit-sandbox: ")
+    assert not (place.cell / "ran").exists()
+
+
+@needs_landlock
+def test_a_directory_that_became_a_symlink_grants_nothing(place: Place) -> None:
+    (place.cell / "scope").symlink_to(place.outside)
+    planted = replace(place.confinement, writable=(str(place.cell / "scope"),))
+    ended = place.run("open(precious, O_WRONLY)", confinement=planted)
+    assert ended.returncode == 125
+    assert b"symbolic link" in ended.stderr
+
+
+# ---- nothing is left behind
+
+# Double fork, own session, deaf to TERM and HUP, and it starts children of its own all the time.
+DAEMON = """
+import os, signal, sys, time
+if os.fork(): sys.exit(0) if sys.argv[1] == "leave" else time.sleep(60)
+os.setsid()
+if os.fork(): os._exit(0)
+signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.signal(signal.SIGHUP, signal.SIG_IGN)
+open(sys.argv[2], "w").write(str(os.getpid()))
+while True:
+    if os.fork() == 0:
+        os.setsid(); time.sleep(60); os._exit(0)
+    time.sleep(0.02)
+"""
+
+
+def daemon_argv(place: Place, how: str) -> list[str]:
+    return [sys.executable, "-I", "-S", "-c", DAEMON, how, str(place.cell / "pid")]
+
+
+def daemon_pid(place: Place) -> int:
+    file = place.cell / "pid"
+    assert soon(lambda: file.exists() and file.read_text() != "")
+    return int(file.read_text())
+
+
+@pytest.fixture
+def no_strays(place: Place) -> Iterator[None]:
+    yield
+    mark = str(place.cell).encode()
+    strays = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and alive(int(entry.name)):
+            try:
+                if mark in (entry / "cmdline").read_bytes():
+                    strays.append(int(entry.name))
+                    os.kill(strays[-1], signal.SIGKILL)
+            except (FileNotFoundError, ProcessLookupError):
+                pass
+    assert strays == []
+
+
+WAYS = pytest.mark.parametrize("way", ["none", pytest.param("landlock", marks=needs_landlock)])
+
+
+@WAYS
+@pytest.mark.usefixtures("no_strays")
+def test_a_daemon_does_not_outlive_the_program(place: Place, way: str) -> None:
+    wait = f"while ! [ -s {place.cell}/pid ]; do sleep 0.02; done; sleep 0.1; exit 3"
+    child = place.start("sh", "-c", '"$@"; ' + wait, "sh", *daemon_argv(place, "leave"), way=way)
+    assert child.finish(deadline_s=10).returncode == 3
+    assert not alive(daemon_pid(place))
+
+
+@WAYS
+@pytest.mark.parametrize("grace_s", [0.0, 0.3])
+@pytest.mark.usefixtures("no_strays")
+def test_stop_takes_the_daemons_along(place: Place, way: str, grace_s: float) -> None:
+    child = place.start(*daemon_argv(place, "stay"), way=way)
+    pid = daemon_pid(place)
+    before = time.monotonic()
+    child.stop(grace_s)
+    assert time.monotonic() - before < grace_s + 2
+    assert not alive(pid)
+    assert descendants(os.getpid()) == []
+
+
+@pytest.mark.usefixtures("no_strays")
+def test_stop_passes_term_on_and_waits(place: Place) -> None:
+    script = "trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 0.02; done"
+    child = place.start("sh", "-c", script, way="none")
+    assert child.readline(5) == b"up\n"
+    ended = child.stop(5)
+    assert (ended.returncode, ended.stdout) == (5, b"bye\n")
+
+
+@pytest.mark.usefixtures("no_strays")
+def test_a_stopped_program_can_be_ended(place: Place) -> None:
+    child = place.start("sh", "-c", "echo $$; kill -STOP $$", way="none")
+    child.readline(5)
+    time.sleep(0.1)
+    assert child.stop(5).returncode == -signal.SIGTERM
+
+
+ENGINE = """
+import sys, threading, time
+from orchgit import sandbox
+sandbox.GRACE_MS = 300
+cell, tmp, way, *argv = sys.argv[1:]
+confinement, env = sandbox.Confinement((cell,), tmp), sandbox.base_env(tmp, tmp)
+launch = sandbox.launcher(sandbox.sandbox(way), confinement, cwd=cell, env=env)
+kept = []
+thread = threading.Thread(target=lambda: kept.append(launch(argv)))
+thread.start(); thread.join()  # the thread that asked is gone; the program must not be
+print(kept[0].pid, flush=True)
+time.sleep(60)
+"""
+
+
+@WAYS
+@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+@pytest.mark.usefixtures("no_strays")
+def test_nothing_outlives_the_engine(place: Place, way: str, death: signal.Signals) -> None:
+    argv = [sys.executable, "-c", ENGINE, str(place.cell), str(place.tmp), way, *daemon_argv(place, "stay")]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as engine:
+        assert engine.stdout
+        keeper = int(engine.stdout.readline())
+        pid = daemon_pid(place)
+        family = [keeper, *descendants(keeper)]
+        assert pid in family
+        time.sleep(0.2)
+        assert alive(pid)
+        engine.send_signal(death)
+    assert soon(lambda: not alive(keeper))
+    assert [p for p in family if alive(p)] == []
+
+
+@needs_abi_6
+def test_the_program_cannot_end_its_keeper(place: Place) -> None:
+    ended = place.run(
+        "for who, number in ((getppid(), 9), (-1, 0)):\n"
+        "    try: kill(who, number)\n"
+        "    except PermissionError: print('no')\n"
+        "raise SystemExit(7)"
+    )
+    assert (ended.returncode, ended.stdout) == (7, b"no\nno\n")
+
+
+# ---- another user
+
+
+@needs_landlock
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not Path(SYSTEM_PYTHON).exists(), reason="needs root, /usr/bin/python3"
+)
+def test_it_holds_without_privileges_too(place: Place) -> None:
+    # The directories of pytest's are root's alone, so a place that everybody can reach.
+    import shutil
+    import tempfile
+
+    root = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    try:
+        root.chmod(0o755)
+        keeper = str(shutil.copy(keeper_argv([], landlock=None)[3], root))
+        for name in ("cell", "outside"):
+            (root / name).mkdir()
+            os.chown(root / name, 4242, 4242)
+        rules = landlock.rules(int(ABI), Confinement((), str(root / "cell")))
+        script = f"id -u; echo x > {root}/cell/in && echo in; echo x > {root}/outside/out || echo refused"
+        argv = keeper_argv(["sh", "-c", script], landlock=rules)
+        argv[0], argv[3] = SYSTEM_PYTHON, keeper
+        as_user = ["setpriv", "--reuid=4242", "--regid=4242", "--clear-groups", *argv]
+        ended = start(as_user, cwd="/", env={"PATH": os.defpath}).finish(deadline_s=10)
+        assert ended.stdout == b"4242\nin\nrefused\n", ended.stderr
+        assert os.listdir(root / "outside") == []
+    finally:
+        shutil.rmtree(root)
+
+
+# ---- the table, the canary, the environment
+
+
+def test_the_table_and_the_ladder(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [sandbox(name).name for name in SANDBOXES] == list(SANDBOXES)
+    assert list(SANDBOXES)[-1] == "none"
+    monkeypatch.setattr(landlock, "abi", lambda: "no Landlock here")
+    with pytest.raises(OrchgitError) as caught:
+        best(allow_unsandboxed=False)
+    assert caught.value.kind is Kind.UNAVAILABLE
+    assert "no Landlock here" in caught.value.why
+    assert "--allow-unsandboxed" in caught.value.hint
+    way, level = best(allow_unsandboxed=True)
+    assert (way.name, level.prevented) == ("none", False)
+    monkeypatch.setattr(landlock, "abi", lambda: 2)  # stops some: better than none, but not "prevented"
+    way, level = best(allow_unsandboxed=True)
+    assert (way.name, level.prevented) == ("landlock", False)
+    with pytest.raises(OrchgitError, match="No sandbox"):
+        best(allow_unsandboxed=False)
+
+
+@needs_landlock
+@pytest.mark.parametrize("version", range(1, 8))
+def test_the_rules_of_every_older_kernel_are_accepted(place: Place, version: int) -> None:
+    if version > int(ABI):
+        pytest.skip(f"this kernel has abi {ABI}")
+    argv = keeper_argv(["true"], landlock=landlock.rules(version, replace(place.confinement, terminals=True)))
+    ended = start(argv, cwd="/", env={"PATH": os.defpath}).finish(deadline_s=5)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def prove(place: Place, way: str, secret: str | None = None) -> list[canary.Probe]:
+    forbidden = [str(place.outside), str(place.precious)]
+    env = base_env(str(place.tmp), str(place.tmp))
+    return canary.prove(
+        sandbox(way),
+        place.confinement,
+        env=env,
+        forbidden=forbidden,
+        engine_pid=os.getpid(),
+        secret_path=secret,
+    )
+
+
+@needs_landlock
+def test_the_canary_lives(place: Place) -> None:
+    probes = prove(place, "landlock")
+    level = best(allow_unsandboxed=False)[1]
+    assert canary.misses(probes, level) == []
+    unprevented = [p.name for p in probes if not p.prevented]
+    assert unprevented == [
+        n for n, here in (("signal", level.signals), ("connect", level.network)) if not here
+    ]
+    assert len(probes) == 9
+
+
+def test_the_canary_dies_without_a_sandbox_and_harms_nothing(place: Place) -> None:
+    probes = prove(place, "none", secret=str(place.precious))
+    assert [p for p in probes if p.prevented] == []
+    assert {p.name.split(" /")[0] for p in probes} == {
+        "create", "rename into", "append in", "append", "truncate", "hard link", "engine environment",
+        "signal", "connect", "secret",
+    }  # fmt: skip
+    assert place.precious.read_text() == "precious"
+    assert os.listdir(place.outside) == ["precious"]
+    assert os.listdir(place.cell) == os.listdir(place.tmp) == []
+    assert "LEFT BEHIND" not in "".join(p.detail for p in probes)
+
+
+def test_what_counts_as_a_miss() -> None:
+    probes = [canary.Probe(name, False, "") for name in ("create /x", "signal", "connect", "secret")]
+    full = Level("l", "", prevented=True, network=True, signals=True, secrets=True)
+    assert canary.misses(probes, full) == probes
+    assert canary.misses(probes, replace(full, network=False, signals=False, secrets=False)) == probes[:1]
+    assert canary.misses(probes, replace(full, prevented=False)) == []
+    assert canary.misses([replace(p, prevented=True) for p in probes], full) == []
+
+
+@needs_landlock
+def test_a_sandbox_with_a_hole_is_found_out(place: Place) -> None:
+    holed = replace(place.confinement, writable=(str(place.cell), str(place.outside)))
+    env = base_env(str(place.tmp), str(place.tmp))
+    probes = canary.prove(
+        sandbox("landlock"), holed, env=env, forbidden=[str(place.outside)], engine_pid=os.getpid()
+    )
+    missed = {p.name.split(" /")[0] for p in canary.misses(probes, best(allow_unsandboxed=False)[1])}
+    assert missed == {"create", "rename into", "append in"}
+    assert os.listdir(place.outside) == ["precious"]
+
+
+@needs_landlock
+def test_a_canary_that_cannot_run_is_no_success(place: Place) -> None:
+    gone = replace(place.confinement, writable=("/no/such/directory",))
+    with pytest.raises(OrchgitError, match="did not let its own test run"):
+        canary.prove(sandbox("landlock"), gone, env={}, forbidden=[], engine_pid=os.getpid())
+
+
+def test_the_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in (
+        "GIT_DIR",
+        "GIT_CONFIG_GLOBAL",
+        "ANTHROPIC_API_KEY",
+        "LD_PRELOAD",
+        "PYTHONPATH",
+        "NODE_OPTIONS",
+    ):
+        monkeypatch.setenv(key, "bad")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    env = base_env("/h", "/t", extra={"KEY": "value"})
+    assert "bad" not in env.values()
+    assert (env["HOME"], env["TMPDIR"], env["TERM"], env["LC_ALL"]) == ("/h", "/t", "dumb", "C.UTF-8")
+    assert (env["PATH"], env["KEY"]) == ("/usr/bin:/bin", "value")
+    assert [key for key in env if key.startswith("GIT_")] == ["GIT_TERMINAL_PROMPT"]
+
+
+def test_the_keeper_imports_nothing_of_ours() -> None:
+    source = Path(keeper_argv([], landlock=None)[3])
+    assert "from orchgit" not in source.read_text()
+    assert "import orchgit" not in source.read_text()
+    assert stat.S_ISREG(source.stat().st_mode)
