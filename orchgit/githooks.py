@@ -94,13 +94,17 @@ def install_cell(git_dir: str, rules: Rules, *, base: str, branch: str, chain: s
     cell, or from where the worker's links cannot lead out: it follows what it finds in `git_dir`.
     """
     git_dir = os.path.abspath(git_dir)
-    lines = [f"chain {os.path.abspath(chain)}"] if chain else []  # the hooks look at the first line only
-    lines += [f"base {base}", f"branch {branch}"]
+    lines = [f"base {base}", f"branch {branch}"]  # first: the hooks stop reading at the first long rule
+    lines += [f"chain {os.path.abspath(chain)}"] if chain else []
     lines += [f"allow {rules.allow}", f"deny {rules.deny}", f"protected {rules.protected}"]
     lines += [f"literal {path}" for path in rules.literals]
-    if not rules.allow or any("\n" in line for line in lines):
+    never = "|".join(pattern for pattern in (rules.deny, rules.protected, "[[:cntrl:]]") if pattern)
+    # sed takes any character around a pattern: one that no pattern has. Prints what is, or may be, outside.
+    program = f"\\\1{never}\1{{\np\nd\n}}\n\\\1{rules.allow}\1!p\n"
+    if not rules.allow or "\1" in never + rules.allow or any("\n" in line for line in lines):
         raise OrchgitError(Kind.FAULT, "this scope cannot be written as rules for a hook", why=repr(lines))
     _write(os.path.join(git_dir, SCOPE_FILE), os.fsencode("\n".join(lines) + "\n"), 0o644)
+    _write(os.path.join(git_dir, f"{SCOPE_FILE}.sed"), os.fsencode(program), 0o644)
     hooks = os.path.join(git_dir, "hooks")
     os.makedirs(hooks, exist_ok=True)
     for name in _CELL:
@@ -226,9 +230,7 @@ def _look(place: _Place, name: str) -> HookStatus:
     if kind == "pre-commit" and _runs(f"{path}.legacy"):
         return HookStatus(name, "chained", f"the pre-commit framework runs it first, as {name}.legacy")
     if kind == "ours" and _runs(path):
-        older = (
-            "" if _read(path) == _shipped("clone", name) else "of another version; `orchgit init` renews it"
-        )
+        older = "" if _read(path) == _shipped("clone", name) else "of another version; `orchgit init` renews it"
         if os.access(place.former(name), os.X_OK):
             return HookStatus(name, "chained", older or f"then runs your own, {place.former(name)}")
         return HookStatus(name, "installed", older)
@@ -239,9 +241,7 @@ def _look(place: _Place, name: str) -> HookStatus:
             return HookStatus(name, "chained", f"called by hand from {caller}")
     state: State = "absent" if kind in ("none", "ours") else "foreign"
     if place.slot(name) is not None:
-        beside = {"none": "not installed", "ours": f"{path} is not executable"}.get(
-            kind, f"{path} runs alone"
-        )
+        beside = {"none": "not installed", "ours": f"{path} is not executable"}.get(kind, f"{path} runs alone")
         return HookStatus(name, state, f"{beside}; `orchgit init` puts the guard there")
     if place.ours == "yes" and os.path.lexists(place.former(name)) and kind not in ("none", "ours"):
         kept = place.former(name)

@@ -24,12 +24,13 @@ LINE_CAP = 16 << 20  # bytes: the longest line, and what is buffered before we s
 OUTPUT_CAP = 1 << 20  # bytes of each stream in an Ended, unless finish() says otherwise
 _PIPE_MAX = 1 << 20  # bytes: /proc/sys/fs/pipe-max-size; what a dead child can have left in a pipe
 _LINGER_S = 0.2  # for those who hold the pipes of a dead child
+_SWEEP_S = 10.0  # for a child that ends its own descendants: a fork bomb takes some killing
 _UNKILLABLE_S = 10.0  # a process in uninterruptible sleep survives SIGKILL for a while
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a child ended. `returncode` is negative for a signal; `truncated`: output beyond the cap was lost."""
+    """How a child ended. `returncode` is negative for a signal; `truncated`: some output was beyond the cap."""
 
     returncode: int
     stdout: bytes
@@ -60,19 +61,20 @@ class Child(Protocol):
 class Launch(Protocol):
     """Starts a program in an environment and a sandbox that somebody else has already decided on."""
 
-    def __call__(
-        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None
-    ) -> Child:
+    def __call__(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None) -> Child:
         """`env` is added to the cell's own environment; `cwd` defaults to the cell's working tree."""
 
 
-def start(argv: Sequence[str], *, cwd: str, env: Mapping[str, str]) -> Child:
+def start(argv: Sequence[str], *, cwd: str, env: Mapping[str, str], sweeps: bool = False) -> Child:
     """Start `argv` in `cwd`, leader of its own session. `env` is complete: nothing is inherited.
+
+    `sweeps`: the program (the sandbox's keeper) ends its descendants at SIGTERM, at once at a second one, and
+    then itself; so it gets that instead of SIGKILL. Of any other, only the process group is ended.
 
     OSError when the program cannot be started. Call `finish` or `stop`; a child that is merely forgotten is
     still read and reaped when it ends, but nothing stops it.
     """
-    job = _Job(list(argv), cwd, dict(env))
+    job = _Job(list(argv), cwd, dict(env), sweeps)
     _spawner().put(job)
     try:
         job.done.wait()
@@ -87,8 +89,8 @@ def start(argv: Sequence[str], *, cwd: str, env: Mapping[str, str]) -> Child:
 
 
 class _Job:
-    def __init__(self, argv: list[str], cwd: str, env: dict[str, str]) -> None:
-        self.argv, self.cwd, self.env = argv, cwd, env
+    def __init__(self, argv: list[str], cwd: str, env: dict[str, str], sweeps: bool) -> None:
+        self.argv, self.cwd, self.env, self.sweeps = argv, cwd, env, sweeps
         self.child: _Running | None = None
         self.error: OSError | ValueError | TypeError | subprocess.SubprocessError | None = None
         self.done = threading.Event()
@@ -109,9 +111,7 @@ def _spawner() -> _Jobs:
     with _spawner_lock:
         if _spawner_now is None or _spawner_now[0] != os.getpid() or not _spawner_now[1].is_alive():
             jobs: _Jobs = queue.SimpleQueue()
-            thread = threading.Thread(
-                target=_spawn_forever, args=(jobs,), name="orchgit-spawner", daemon=True
-            )
+            thread = threading.Thread(target=_spawn_forever, args=(jobs,), name="orchgit-spawner", daemon=True)
             thread.start()
             _spawner_now = (os.getpid(), thread, jobs)
         return _spawner_now[2]
@@ -122,19 +122,17 @@ def _spawn_forever(jobs: _Jobs) -> None:
         job = jobs.get()
         try:
             pipe = subprocess.PIPE
-            popen = (
-                subprocess.Popen(  # close_fds is the default, and no preexec_fn: threads and fork do not mix
-                    job.argv,
-                    cwd=job.cwd,
-                    env=job.env,
-                    stdin=pipe,
-                    stdout=pipe,
-                    stderr=pipe,
-                    bufsize=0,
-                    start_new_session=True,
-                )
+            popen = subprocess.Popen(  # close_fds is the default, and no preexec_fn: threads and fork do not mix
+                job.argv,
+                cwd=job.cwd,
+                env=job.env,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=pipe,
+                bufsize=0,
+                start_new_session=True,
             )
-            job.child = _Running(popen)
+            job.child = _Running(popen, job.sweeps)
         except (OSError, ValueError, TypeError, subprocess.SubprocessError) as error:
             job.error = error
         finally:
@@ -145,12 +143,13 @@ def _spawn_forever(jobs: _Jobs) -> None:
 class _Running:
     """The Child. Every field is guarded by `_cond`, except that only `_pump` reads the pipes."""
 
-    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], sweeps: bool) -> None:
         assert popen.stdin is not None
         assert popen.stdout is not None
         assert popen.stderr is not None
         self.pid = popen.pid
         self._popen = popen
+        self._sweeps = sweeps
         self._started = time.monotonic()
         self._duration_ms = 0
         self._cond = threading.Condition()
@@ -183,9 +182,7 @@ class _Running:
             while not self._stopping:
                 end = self._out.find(b"\n", self._scanned)
                 if end >= LINE_CAP or (end < 0 and len(self._out) > LINE_CAP):
-                    raise OSError(
-                        errno.EMSGSIZE, f"a line of more than {LINE_CAP} bytes from child {self.pid}"
-                    )
+                    raise OSError(errno.EMSGSIZE, f"a line of more than {LINE_CAP} bytes from child {self.pid}")
                 if end >= 0 or self._eof:
                     size = end + 1 if end >= 0 else len(self._out)
                     line = bytes(self._out[:size])
@@ -226,9 +223,7 @@ class _Running:
     def _ended(self, cap: int) -> Ended:
         with self._cond:
             if self._code is None:
-                raise TimeoutError(
-                    f"child {self.pid} does not end, even after SIGKILL (uninterruptible sleep?)"
-                )
+                raise TimeoutError(f"child {self.pid} does not end, even after SIGKILL (uninterruptible sleep?)")
             truncated = self._dropped or len(self._out) > cap or len(self._err) > cap
             out, err = bytes(self._out[:cap]), bytes(self._err[:cap])
             return Ended(self._code, out, err, self._timed_out, truncated, self._duration_ms)
@@ -242,21 +237,17 @@ class _Running:
             self._stopping = True
             self._cond.notify_all()
         self._signal(signal.SIGTERM)
+        self._signal(signal.SIGCONT)  # somebody may have paused it
         if self._wait(grace_s):
             return
-        # First everything below it, so that a keeper, which lives and adopts the orphans, ends by itself and
-        # leaves nobody. Killed first, it could not: daemons with a session of their own would stay.
-        until = time.monotonic() + 1.0
-        had_any = False
-        while time.monotonic() < until:
-            for pid in descendants(self.pid):
-                had_any = True
-                with suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
-            if not had_any:
-                break
-            if self._wait(0.02):
-                return
+        if self._sweeps:
+            # Killed now, it could end nobody, and daemons with a session of their own would stay. Looking for
+            # them from here is a race that was lost once in 400. Repeated, because pending signals coalesce.
+            until = time.monotonic() + _SWEEP_S
+            while time.monotonic() < until:
+                self._signal(signal.SIGTERM)
+                if self._wait(0.02):
+                    return
         self._signal(signal.SIGKILL)
         self._wait(_UNKILLABLE_S)
 
@@ -358,20 +349,3 @@ class _Running:
                 if fd >= 0:
                     os.close(fd)
             self._cond.notify_all()
-
-
-def descendants(root: int) -> list[int]:
-    """The process ids below `root` now, zombies left out; [] where there is no /proc."""
-    below: dict[int, list[int]] = {}
-    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
-        if name.isdigit():
-            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
-                # The command's name stands in brackets and may hold spaces and brackets itself.
-                state, parent = file.read().rpartition(b")")[2].split()[:2]
-                if state not in (b"Z", b"X"):
-                    below.setdefault(int(parent), []).append(int(name))
-    found, todo = [], [root]
-    while todo:
-        todo += (children := below.get(todo.pop(), []))
-        found += children
-    return found

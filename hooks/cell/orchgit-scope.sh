@@ -1,22 +1,29 @@
-# shellcheck shell=dash disable=SC2154
+# shellcheck shell=dash disable=SC2034,SC2154
 # Read by the two hooks of a cell: what the scope is, which paths lie outside it, and how to say so.
 #
-# The compiled scope is `orchgit-scope` in the cell's git directory, one rule per line (orchgit/githooks.py
-# writes it). Whoever works in the cell can edit that file and these hooks: they are a quick word to an
-# honest agent, never a boundary. So what cannot be checked passes, and is said; the gate decides.
+# The compiled scope is `orchgit-scope` in the cell's git directory, one rule per line, and the same rules as
+# a program for sed, `orchgit-scope.sed`, which prints what may lie outside (orchgit/githooks.py writes both).
+# Whoever works in the cell can edit them and these hooks: they are a quick word to an honest agent, never a
+# boundary. So what cannot be checked passes, and is said; the gate decides.
 
-nl='
-'
+scope_load() { # sets chain, base, branch; false when there is nothing to check by
+    chain=
+    base=
+    branch=
+    # The long rules come last and are not read here: each byte costs dash a system call.
+    while read -r word value; do
+        case $word in
+        chain) chain=$value ;;
+        base) base=$value ;;
+        branch) branch=$value ;;
+        *) break ;;
+        esac
+    done 2>/dev/null <"$scope_file"
+    [ -n "$base" ]
+}
 
-scope_load() { # sets base, branch, allow, deny, protected; false when there is nothing to check by
-    # Taken apart by expansion: a `read` loop costs one system call per byte in dash.
-    scope=$nl$(cat "$scope_file" 2>/dev/null)$nl
-    for word in base branch allow deny protected; do
-        value=${scope#*"$nl$word "}
-        [ "$value" != "$scope" ] || value=$nl
-        eval "$word=\${value%%\"\$nl\"*}"
-    done
-    [ -n "$base" ] && [ -n "$allow" ]
+scope_rule() { # the value of the only line with this word
+    LC_ALL=C sed -n "s/^$1 //p" "$scope_file"
 }
 
 scope_unchecked() {
@@ -35,21 +42,14 @@ scope_check() {
     # A newline inside a name becomes \1, which no scope grants.
     *\"*) files=$(git "$@" -z | tr '\0\n' '\n\1') ;;
     esac
-    never='[[:cntrl:]]'
-    [ -z "$deny" ] || never="$never|$deny"
-    [ -z "$protected" ] || never="$never|$protected"
     suspect=$(
-        LC_ALL=C grep -vE -e "$allow" <<EOF || [ $? -eq 1 ] || exit 9
+        LC_ALL=C sed -nE -f "$scope_file.sed" 2>/dev/null <<EOF
 $files
 EOF
-        LC_ALL=C grep -E -e "$never" <<EOF || [ $? -eq 1 ] || exit 9
-$files
-EOF
-    )
-    if [ $? -eq 9 ]; then
-        scope_unchecked "$scope_file is not readable as rules"
+    ) || {
+        scope_unchecked "$scope_file.sed is not readable as rules"
         return 0
-    fi
+    }
     [ -n "$suspect" ] || return 0
     told=$(scope_reasons | scope_words)
     [ -n "$told" ] || return 0 # protected paths, each of which the plan names literally
@@ -58,12 +58,12 @@ EOF
 }
 
 scope_reasons() { # one "REASON path" line per path and reason
-    literals=$(LC_ALL=C sed -n 's/^literal //p' "$scope_file")
+    deny=$(scope_rule deny)
     printf '%s\n' "$files" | LC_ALL=C grep -E -e '[[:cntrl:]]' | sed 's/^/name /'
-    printf '%s\n' "$files" | LC_ALL=C grep -vE -e "$allow" | sed 's/^/allow /'
+    printf '%s\n' "$files" | LC_ALL=C grep -vE -e "$(scope_rule allow)" | sed 's/^/allow /'
     [ -z "$deny" ] || printf '%s\n' "$files" | LC_ALL=C grep -E -e "$deny" | sed 's/^/deny /'
-    [ -z "$protected" ] || printf '%s\n' "$files" | LC_ALL=C grep -E -e "$protected" |
-        LC_ALL=C grep -vxF -e "$literals" | sed 's/^/protected /'
+    printf '%s\n' "$files" | LC_ALL=C grep -E -e "$(scope_rule protected)" |
+        LC_ALL=C grep -vxF -e "$(scope_rule literal)" | sed 's/^/protected /'
 }
 
 # An agent chose the names: only printable ASCII reaches the terminal, the rest as octal, as git prints it.

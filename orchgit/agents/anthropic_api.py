@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchgit.agents import Job, Outcome, Probe, Usage, prices
 from orchgit.agents.loop import (
+    NO_CALL,
     Allowance,
     Call,
     Conversation,
@@ -74,16 +75,16 @@ class AnthropicBackend:
     def run(self, job: Job) -> Outcome:
         name = next((name for name in KEYS if os.environ.get(name)), None)
         if name is None:
-            return Outcome("auth", message="no key for the Anthropic API", hint=KEY_HINT)
+            return Outcome("auth", None, "no key for the Anthropic API", KEY_HINT, NO_CALL)
         if importlib.util.find_spec("anthropic") is None:
             hint = "pip install 'anthropic>=2,<3'"
-            return Outcome("unavailable", message="the anthropic package is not installed", hint=hint)
+            return Outcome("unavailable", None, "the anthropic package is not installed", hint, NO_CALL)
         job = replace(job, model=job.model or DEFAULT_MODEL)
         hide = _Hider([os.environ[key] for key in KEYS if os.environ.get(key)])
         try:
             model = ApiModel(job, name)
         except ValueError as error:
-            return Outcome("error", message=f"options of the anthropic backend: {error}")
+            return Outcome("error", None, f"options of the anthropic backend: {error}", usage=NO_CALL)
         try:
             record = job.record
             outcome = run_loop(replace(job, record=lambda entry: record(hide.all(entry))), model)
@@ -135,9 +136,7 @@ class ApiModel:
     def close(self) -> None:
         self.client.close()
 
-    def reply(
-        self, conversation: Conversation, tools: Sequence[Tool], job: Job, allowance: Allowance
-    ) -> Reply:
+    def reply(self, conversation: Conversation, tools: Sequence[Tool], job: Job, allowance: Allowance) -> Reply:
         call = _Stream(self.client, _request(conversation, tools, job, allowance))
         # A blocked read cannot be woken from outside, and the SDK's waits between retries neither: so the
         # call has a thread, which is left behind when nobody wants the reply any more.
@@ -150,9 +149,7 @@ class ApiModel:
         if call.failure is not None:
             raise call.failure
         if call.message is None:
-            raise ModelFailure(
-                "error", "the call ended in a fault of ours; its trace is on stderr", usage=None
-            )
+            raise ModelFailure("error", "the call ended in a fault of ours; its trace is on stderr", usage=None)
         return _reply(call.message)
 
 
@@ -182,9 +179,7 @@ class _Stream:
                     elif event.type == "content_block_delta" and self.partial is not None:
                         # The count comes with the end of the stream. Should that never come, this is near
                         # enough.
-                        received += sum(
-                            len(text) for text in event.delta.to_dict().values() if isinstance(text, str)
-                        )
+                        received += sum(len(text) for text in event.delta.to_dict().values() if isinstance(text, str))
                         self.partial = replace(self.partial, output=received // 3)
                 message = stream.get_final_message()
             if message.stop_reason is None:
@@ -218,9 +213,7 @@ class _Stream:
             return ModelFailure("unavailable", said, "see the billing page of the account the key belongs to")
         if status == 404:
             model = self.request["model"]
-            return ModelFailure(
-                "unavailable", f"no such model or address: {said}", f"set another model than {model}"
-            )
+            return ModelFailure("unavailable", f"no such model or address: {said}", f"set another model than {model}")
         # There is no code for it; the words have been these for years.
         if status == 413 or (status == 400 and ("prompt is too long" in words or "context" in words)):
             return ModelFailure("context", said, "give the worker a smaller assignment")
@@ -232,9 +225,7 @@ class _Stream:
         return ModelFailure("error", said, hint)
 
 
-def _request(
-    conversation: Conversation, tools: Sequence[Tool], job: Job, allowance: Allowance
-) -> dict[str, Any]:
+def _request(conversation: Conversation, tools: Sequence[Tool], job: Job, allowance: Allowance) -> dict[str, Any]:
     options = job.options
     strict = {} if options.get("strict") == "off" else {"strict": True}
     request: dict[str, Any] = {
@@ -283,9 +274,7 @@ def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
             out["allOf" if key == "allOf" else "anyOf"] = [strict_schema(sub) for sub in value]
         elif key == "items" and isinstance(value, Mapping):
             out[key] = strict_schema(value)
-        elif (key in _KEPT and (key != "format" or value in _FORMATS)) or (
-            key == "minItems" and value in (0, 1)
-        ):
+        elif (key in _KEPT and (key != "format" or value in _FORMATS)) or (key == "minItems" and value in (0, 1)):
             out[key] = value
         elif key not in ("title", "description", "additionalProperties", "$schema"):
             extra[key] = value
@@ -305,9 +294,7 @@ def _message(turn: UserTurn | Reply) -> dict[str, Any]:
     for block in turn.blocks:
         if isinstance(block, Result):
             text = block.text or "[no output]"
-            blocks.append(
-                {"type": "tool_result", "tool_use_id": block.id, "content": text, "is_error": not block.ok}
-            )
+            blocks.append({"type": "tool_result", "tool_use_id": block.id, "content": text, "is_error": not block.ok})
         else:
             blocks.append({"type": "text", "text": block.text})
     return {"role": "user", "content": blocks}
@@ -328,9 +315,7 @@ def _reply(message: Any) -> Reply:
     stop = STOPS.get(message.stop_reason)
     if stop is None:
         # Whatever it means, running its calls is not safe to assume.
-        raise ModelFailure(
-            "error", f"unknown stop reason {message.stop_reason!r}", usage=_usage(message.usage)
-        )
+        raise ModelFailure("error", f"unknown stop reason {message.stop_reason!r}", usage=_usage(message.usage))
     blocks: list[Text | Call] = []
     raw: list[Mapping[str, Any]] = []
     for block in message.content:

@@ -31,6 +31,7 @@ TOOL_S = 60  # what a tool other than bash may take
 MIN_OUTPUT = 1024  # a call that can afford less output than this is not made
 POLL_S = 0.1
 NOTHING = Usage()
+NO_CALL = Usage(cost_micro=0)  # no call has been made, and that is known to have cost nothing
 
 Stop = Literal["end_turn", "tool_use", "max_tokens", "refusal", "pause_turn", "context"]
 
@@ -132,9 +133,7 @@ class Model(Protocol):
     max_output: int  # tokens, of one reply
     price: Price | None  # None: unknown
 
-    def reply(
-        self, conversation: Conversation, tools: Sequence[Tool], job: Job, allowance: Allowance
-    ) -> Reply:
+    def reply(self, conversation: Conversation, tools: Sequence[Tool], job: Job, allowance: Allowance) -> Reply:
         """One reply; gives up within about 0.1 s once `job.stop` is set or the deadline has passed."""
 
 
@@ -149,9 +148,7 @@ def run_loop(job: Job, model: Model) -> Outcome:
         outcome = replace(end.outcome, usage=run.usage)
     finally:
         run.tools.close()
-    job.record(
-        {"kind": "end", "status": outcome.status, "message": outcome.message, "usage": _usage(run.usage)}
-    )
+    job.record({"kind": "end", "status": outcome.status, "message": outcome.message, "usage": _usage(run.usage)})
     return outcome
 
 
@@ -176,8 +173,7 @@ class _Run:
         self.tools = _Toolbox(job, self.allowed)
         self.deadline_s = time.monotonic() + job.limits.seconds
         self.conversation: list[UserTurn | Reply] = []
-        # No call has been made: that is known to have cost nothing.
-        self.usage = Usage(cost_micro=0)
+        self.usage = NO_CALL
         self.turns = self.reminders = self.corrections = self.cuts = self.same = 0
         self.before: object = None  # the calls and results of the reply before
         self.seen_tokens = 0  # of input and output, at the last reply: what the next request has to repeat
@@ -261,15 +257,9 @@ class _Run:
             output = min(output, limits.tokens - spent - needed)
         if limits.cost_micro is not None and self.model.price is not None:
             if used.cost_micro is None:
-                raise _Ended(
-                    "budget", "what a call that was cut off has cost is unknown, so the limit cannot be kept"
-                )
+                raise _Ended("budget", "what a call that was cut off has cost is unknown, so the limit cannot be kept")
             price = self.model.price.tier(needed)
-            left = (
-                limits.cost_micro
-                - used.cost_micro
-                - needed * max(price.input, price.cache_write) // 1_000_000
-            )
+            left = limits.cost_micro - used.cost_micro - needed * max(price.input, price.cache_write) // 1_000_000
             if price.output:
                 output = min(output, left * 1_000_000 // price.output)
         if output < min(MIN_OUTPUT, self.model.max_output):
@@ -293,9 +283,7 @@ class _Run:
                 self._count(broken.usage)
                 self.job.record({"kind": "retry", "message": str(broken)})
                 if attempt == BROKEN_STREAMS:
-                    raise _Ended(
-                        "unavailable", f"the reply broke off {attempt + 1} times: {broken}"
-                    ) from None
+                    raise _Ended("unavailable", f"the reply broke off {attempt + 1} times: {broken}") from None
                 self.job.progress("the reply broke off; asking again")
                 continue
             self._count(reply.usage)
@@ -345,9 +333,7 @@ class _Run:
         end: _Ended | None = None
         for call in calls:
             if end is not None:
-                done.append(
-                    self._answer(call, False, f"not run: {end.outcome.message or 'the result is delivered'}")
-                )
+                done.append(self._answer(call, False, f"not run: {end.outcome.message or 'the result is delivered'}"))
                 continue
             try:
                 self._check_stop()
@@ -380,9 +366,7 @@ class _Run:
         except ValueError as error:
             self.corrections += 1
             if self.corrections > CORRECTIONS:
-                raise _Ended(
-                    "error", f"{tool.name} was refused {self.corrections} times, at last: {error}"
-                ) from None
+                raise _Ended("error", f"{tool.name} was refused {self.corrections} times, at last: {error}") from None
             self.job.progress(f"{tool.name}: refused, to be corrected")
             return self._answer(call, False, f"{tool.name} was not accepted: {error}")
         self.job.progress(f"{tool.name}: delivered")
@@ -390,15 +374,11 @@ class _Run:
 
     def _check_progress(self, calls: Sequence[Call], done: Sequence[Result]) -> None:
         # Results have a limit of their own; for the rest, the same reply with the same answer is a circle.
-        now = [
-            (c.name, c.input, r.text) for c, r in zip(calls, done, strict=True) if c.name not in self.results
-        ]
+        now = [(c.name, c.input, r.text) for c, r in zip(calls, done, strict=True) if c.name not in self.results]
         self.same = self.same + 1 if now and now == self.before else 1
         self.before = now
         if now and self.same == SAME_REPLIES:
-            raise _Ended(
-                "error", f"no progress: {_line(calls[0])}, {SAME_REPLIES} times with the same result"
-            )
+            raise _Ended("error", f"no progress: {_line(calls[0])}, {SAME_REPLIES} times with the same result")
 
 
 class _Toolbox:
@@ -451,9 +431,7 @@ class _Toolbox:
         except OSError as error:
             raise _Ended("error", f"the tool helper could not be started: {error}") from None
 
-    def _answer_line(
-        self, child: Child, until_s: float, check: Callable[[], None]
-    ) -> Mapping[str, Any] | None:
+    def _answer_line(self, child: Child, until_s: float, check: Callable[[], None]) -> Mapping[str, Any] | None:
         while True:
             check()
             if time.monotonic() > until_s:

@@ -30,6 +30,7 @@ from typing import Any
 
 from orchgit.agents import Job, Outcome, Probe, Usage
 from orchgit.agents.loop import (
+    NO_CALL,
     Allowance,
     Call,
     Conversation,
@@ -80,11 +81,7 @@ def _check_turn(where: str, turn: Any) -> None:
         raise ValueError(f"{where}: stop_reason is one of {', '.join(STOPS)}")
     calls = turn.get("calls", [])
     for call in calls if isinstance(calls, list) else [None]:
-        if (
-            not isinstance(call, dict)
-            or set(call) != {"tool", "input"}
-            or not isinstance(call["input"], dict)
-        ):
+        if not isinstance(call, dict) or set(call) != {"tool", "input"} or not isinstance(call["input"], dict):
             raise ValueError(f"{where}: calls is a list of objects with tool and input")
 
 
@@ -110,18 +107,19 @@ class ScriptedBackend:
     def run(self, job: Job) -> Outcome:
         path = Path(job.options.get("playbook", ""))
         if not path.is_absolute():
-            return Outcome("error", message="the option playbook must be the absolute path of a playbook")
+            return _error("the option playbook must be the absolute path of a playbook")
         try:
             turns = turns_of(load_playbook(path), job.key, job.purpose)
         except (OSError, ValueError) as error:
-            return Outcome("error", message=f"the playbook {path} cannot be used: {error}")
+            return _error(f"the playbook {path} cannot be used: {error}")
         if turns is None:
-            return Outcome(
-                "error",
-                message=f"the playbook {path} has neither jobs/{job.key} nor default/{job.purpose}",
-                hint=f'add "{job.key}" to its jobs',
-            )
+            words = f"the playbook {path} has neither jobs/{job.key} nor default/{job.purpose}"
+            return _error(words, f'add "{job.key}" to its jobs')
         return run_loop(replace(job, model=LABEL), ScriptedModel(turns))
+
+
+def _error(message: str, hint: str = "") -> Outcome:
+    return Outcome("error", None, message, hint, NO_CALL)
 
 
 class ScriptedModel:
@@ -134,9 +132,7 @@ class ScriptedModel:
     def __init__(self, turns: Sequence[Mapping[str, Any]]) -> None:
         self.turns = turns
 
-    def reply(
-        self, conversation: Conversation, tools: Sequence[Tool], job: Job, allowance: Allowance
-    ) -> Reply:
+    def reply(self, conversation: Conversation, tools: Sequence[Tool], job: Job, allowance: Allowance) -> Reply:
         number = sum(isinstance(turn, Reply) for turn in conversation)
         if number >= len(self.turns):
             return Reply((), "end_turn")

@@ -130,9 +130,7 @@ def regular(path: str, *, missing_ok: bool = False) -> os.stat_result | None:
             return None
         raise Refused(f"no such file: {path}") from None
     if stat.S_ISDIR(info.st_mode):
-        raise Refused(
-            f"{path} is a directory" if missing_ok else f"{path} is a directory; use glob to list it"
-        )
+        raise Refused(f"{path} is a directory" if missing_ok else f"{path} is a directory; use glob to list it")
     if not stat.S_ISREG(info.st_mode):
         raise Refused(f"{path} is not a regular file")
     return info
@@ -168,8 +166,8 @@ def read(path: str, offset: int = 1, limit: int = READ_LINES) -> str:
                     rest = raw
                     dropped = max(0, len(line) - LINE_CHARS)
                     while not complete and (rest := file.readline(1 << 16)):
-                        dropped += len(rest)
                         complete = rest.endswith(b"\n")
+                        dropped += len(rest) - complete
                     shown += f" [... {dropped} more on this line]" if dropped else ""
                 # Pages end at a line: the middle of a file, left out, would be worse than its end.
                 if len(out) == min(limit, READ_LINES) or used + len(shown) > RESULT_CHARS - 200:
@@ -243,9 +241,7 @@ def glob(pattern: str, path: str = ".") -> str:
     if not os.path.isdir(path):
         raise Refused(f"no such directory: {path}")
     prefix = "" if path == "." else path.rstrip("/") + "/"
-    found = sorted(
-        prefix + name + ("/" if is_dir else "") for name, is_dir in walk(path) if wanted.fullmatch(name)
-    )
+    found = sorted(prefix + name + ("/" if is_dir else "") for name, is_dir in walk(path) if wanted.fullmatch(name))
     if len(found) > GLOB_RESULTS:
         found[GLOB_RESULTS:] = [f"[... {len(found) - GLOB_RESULTS} more; use a narrower pattern]"]
     return "\n".join(found) or "[nothing matches]"

@@ -21,7 +21,10 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
-from orchgit.core.codec import DecodeError, decode, dumps, encode
+from orchgit.core.codec import DecodeError as DecodeError
+from orchgit.core.codec import decode as decode
+from orchgit.core.codec import dumps as dumps
+from orchgit.core.codec import encode as encode
 from orchgit.core.plan import Member, Plan
 from orchgit.core.review import Finding, Severity
 

@@ -267,7 +267,11 @@ def _overlaps(plan: Plan) -> list[Problem]:
         for b in plan.assignments[i + 1 :]:
             if a.id in above[b.id] or b.id in above[a.id]:
                 continue
-            witness = overlap(a.scope, b.scope)
+            try:
+                witness = overlap(a.scope, b.scope)
+            except PatternError as error:  # too many states to decide: never guessed
+                found.append(Problem(a.id, f"its scope cannot be compared with that of {b.id!r}", str(error)))
+                continue
             if witness is not None:
                 found.append(
                     Problem(

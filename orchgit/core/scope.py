@@ -76,9 +76,7 @@ def _parse(pattern: str) -> tuple[_Component, ...]:
     if "\\" in pattern:
         raise PatternError(f"{pattern}: no backslash; separate with '/', and write [*] [?] [[] for * ? [")
     if pattern[0] in "/:!":
-        raise PatternError(
-            f"{pattern}: must not begin with {pattern[0]!r}; write it relative to the repository"
-        )
+        raise PatternError(f"{pattern}: must not begin with {pattern[0]!r}; write it relative to the repository")
     texts = (pattern + "**" if pattern.endswith("/") else pattern).split("/")
     components: list[_Component] = []
     for text in texts:
@@ -98,9 +96,7 @@ def _component(pattern: str, text: str) -> _Component:
     while at < len(text):
         if text[at] == "*":
             if tokens and tokens[-1] == _STAR:
-                raise PatternError(
-                    f"{pattern}: ** must be a whole component; write **/ before or /** after it"
-                )
+                raise PatternError(f"{pattern}: ** must be a whole component; write **/ before or /** after it")
             tokens.append(_STAR)
         elif text[at] == "?":
             tokens.append(_NAME_BYTES)
@@ -111,9 +107,7 @@ def _component(pattern: str, text: str) -> _Component:
             tokens.extend(frozenset((byte,)) for byte in text[at].encode())
         at += 1
     if _literal(tuple(tokens)) in (b".", b".."):
-        raise PatternError(
-            f"{pattern}: no '.' or '..' component; write the path from the root of the repository"
-        )
+        raise PatternError(f"{pattern}: no '.' or '..' component; write the path from the root of the repository")
     return tuple(tokens)
 
 
@@ -123,22 +117,16 @@ def _class(pattern: str, text: str, start: int) -> tuple[frozenset[int], int]:
     negated = text[at : at + 1] in ("!", "^")
     first = at = at + negated
     chosen: set[int] = set()
-    low = (
-        ""  # wildmatch: the end of a range does not begin another, so in [a-c-e] the second - is a plain one
-    )
+    low = ""  # wildmatch: the end of a range does not begin another, so in [a-c-e] the second - is a plain one
     while at == first or text[at : at + 1] != "]":  # a ] that comes first is a plain one
         char, high = text[at : at + 1], text[at + 1 : at + 2]
         if not char:
-            raise PatternError(
-                f"{pattern}: [ is never closed in {text!r}; for the character itself write [[]"
-            )
+            raise PatternError(f"{pattern}: [ is never closed in {text!r}; for the character itself write [[]")
         if char + high == "[:":
             raise PatternError(f"{pattern}: no [:name:] classes; write the characters, as in [a-z]")
         span = char == "-" and low != "" and high not in ("", "]")
         if not (high if span else char).isascii():
-            raise PatternError(
-                f"{pattern}: a class reads one byte, {high if span else char!r} is more; write *"
-            )
+            raise PatternError(f"{pattern}: a class reads one byte, {high if span else char!r} is more; write *")
         if span and high < low:
             raise PatternError(f"{pattern}: the range {low}-{high} is empty; write {high}-{low}")
         chosen.update(range(ord(low), ord(high) + 1) if span else (ord(char),))
@@ -221,9 +209,8 @@ def _regex(components: tuple[_Component, ...]) -> bytes:
 
 def _compile(sources: Iterable[bytes], flags: int = 0) -> re.Pattern[bytes]:
     joined = b"|".join(sources) or b"(?!)"
-    return re.compile(
-        b"(?:" + joined + rb")\Z", re.DOTALL | flags
-    )  # \Z: $ also matches before a last newline
+    # \Z, for $ also matches before a last newline.
+    return re.compile(b"(?:" + joined + rb")\Z", re.DOTALL | flags)
 
 
 _PROTECTED_RE = _compile(  # of bytes, so IGNORECASE is about ASCII
@@ -380,9 +367,7 @@ def _rules(scope: Scope) -> _Rules:
 
 @lru_cache(maxsize=1024)
 def _roots(scope: Scope) -> tuple[Root, ...]:
-    wanted: dict[
-        str, set[str | None]
-    ] = {}  # directory -> the literal paths it is for; None: for more than that
+    wanted: dict[str, set[str | None]] = {}  # directory -> the literal paths it is for; None: for more than that
     for pattern in scope.allow:
         fixed: list[str] = []
         for component in _parse(pattern)[:-1]:
@@ -564,9 +549,7 @@ def _conflict(a: Scope, b: Scope, *, guarded: bool) -> bytes | None:
                 came[after] = (walk, pair)
                 queue.append(after)
         if len(came) > LIMIT:
-            raise PatternError(
-                "these scopes are too intricate to compare; use fewer wildcards in one pattern"
-            )
+            raise PatternError("these scopes are too intricate to compare; use fewer wildcards in one pattern")
     return None
 
 
@@ -576,9 +559,7 @@ _LOWER = [bytes((byte,)).lower()[0] for byte in range(256)]
 def _alphabet(left: _Automaton, right: _Automaton, names: _Automaton) -> list[_Pair]:
     """One pair of bytes for each way to differ, the most readable first."""
     tasty = b"abcdefghijklmnopqrstuvwxyz0123456789/._-ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    by_taste = sorted(
-        _BYTES, key=lambda byte: (byte not in tasty, tasty.find(byte), not 32 < byte < 127, byte)
-    )
+    by_taste = sorted(_BYTES, key=lambda byte: (byte not in tasty, tasty.find(byte), not 32 < byte < 127, byte))
     pairs = [(x, x) for x in by_taste] + [(x, bytes((x,)).swapcase()[0]) for x in by_taste]
     best: dict[object, _Pair] = {}
     for x, y in pairs:

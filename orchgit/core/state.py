@@ -147,12 +147,15 @@ class Work:
     base: str = ""
     head: str = ""  # the last gated commit, tip of its branch
     onto: str = ""  # the next attempt starts from this tip, joined with `head`
-    feedback: tuple[str, ...] = ()
+    feedback: tuple[str, ...] = ()  # gathered for the next attempt
+    brief: tuple[str, ...] = ()  # what the current attempt was given of it
     fixes: tuple[str, ...] = ()
     verified: tuple[str, str] | None = None  # (tip, tree) of the last checks that passed, for `head`
     cell: bool = False
     trouble: tuple[e.BlockerKind, str] | None = None  # to be raised as a blocker before anything else
     blocked_by_agent: bool = False
+    report: e.AgentReported | None = None  # of the last attempt that gave one
+    results: tuple[e.CheckResult, ...] = ()  # of the last checks that passed
 
     @property
     def attempt(self) -> int:
@@ -196,6 +199,7 @@ class Run:
     plan_digest: str = ""
     plan_version: int = 0
     plan_requests: int = 0
+    plan_answers: int = 0  # of the orchestrator, of any sort: how often planning had its chance
     plan_invalid: int = 0
     plan_feedback: tuple[str, ...] = ()
     proposal: e.PlanProposed | None = None
@@ -434,7 +438,7 @@ def _plan_requested(run: Run, event: e.Event) -> Run:
 def _question_asked(run: Run, event: e.Event) -> Run:
     body = _body(event, e.QuestionAsked)
     _need(bool(body.questions), "a question without words")
-    return replace(run, questions=body.questions)
+    return replace(run, questions=body.questions, plan_answers=run.plan_answers + 1)
 
 
 def _question_answered(run: Run, event: e.Event) -> Run:
@@ -450,12 +454,13 @@ def _plan_proposed(run: Run, event: e.Event) -> Run:
     _need(body.digest == e.plan_digest(body.plan), "the digest is not that of the plan")
     wrong = problems(body.plan, run.started.roster if run.started else ())
     _need(not wrong, f"not a valid plan: {'; '.join(map(str, wrong))}")
-    return replace(run, plan_version=body.version, proposal=body, plan_invalid=0, failures={})
+    answers = run.plan_answers + (event.cause is not None)
+    return replace(run, plan_version=body.version, proposal=body, plan_invalid=0, failures={}, plan_answers=answers)
 
 
 def _plan_invalid(run: Run, event: e.Event) -> Run:
     body = _body(event, e.PlanInvalid)
-    return replace(run, plan_invalid=run.plan_invalid + 1, plan_feedback=body.problems)
+    return replace(run, plan_invalid=run.plan_invalid + 1, plan_feedback=body.problems, plan_answers=run.plan_answers + 1)
 
 
 def _plan_rejected(run: Run, event: e.Event) -> Run:
@@ -486,7 +491,8 @@ def _assignment_started(run: Run, event: e.Event) -> Run:
     _need(all(run.works[d].stage == "merged" for d in work.spec.depends_on), "a dependency is not merged")
     _need(not run.open_blockers(body.assignment) and work.trouble is None, "a blocker is open")
     attempts = (*work.attempts, Attempt(body.attempt, body.start))
-    return _with(run, replace(work, attempts=attempts, counted=body.counted, feedback=(), blocked_by_agent=False))
+    return _with(run, replace(work, attempts=attempts, counted=body.counted, feedback=(), brief=body.feedback, blocked_by_agent=False,
+    ))
 
 
 def _cell_made(run: Run, event: e.Event) -> Run:
@@ -512,6 +518,7 @@ def _cell_removal_requested(run: Run, event: e.Event) -> Run:
 def _agent_reported(run: Run, event: e.Event) -> Run:
     body = _body(event, e.AgentReported)
     work = run.works[body.assignment]
+    work = replace(work, report=body)
     wants = [f"It asks for more scope: {r}" for r in body.scope_requests] + list(body.blockers)
     if not wants:
         return _with(run, work)
@@ -595,7 +602,7 @@ def _checks_passed(run: Run, event: e.Event) -> Run:
         return replace(run, verified=verified, failed_checks=None, fixing=(), round=run.round + 1)
     wanted = run.works[body.subject].spec.checks
     _need(tuple(r.command for r in body.results) == wanted, "not the checks of the approved plan")
-    return _with(run, replace(run.works[body.subject], verified=verified))
+    return _with(run, replace(run.works[body.subject], verified=verified, results=body.results))
 
 
 def _checks_failed(run: Run, event: e.Event) -> Run:

@@ -32,9 +32,7 @@ class Confinement:
     writable: tuple[str, ...]
     tmp: str  # private temporary directory, writable too
     network: bool = False
-    terminals: bool = (
-        False  # pseudo-terminals: opens /dev/pts, so the user's own terminals too, where ways share it
-    )
+    terminals: bool = False  # pseudo-terminals: opens /dev/pts, so the user's own terminals too, where ways share it
     limits: tuple[tuple[str, int], ...] = ()  # resource limits by name: nofile, nproc, fsize (bytes), ...
 
 
@@ -118,7 +116,8 @@ def launcher(way: Sandbox, confinement: Confinement, *, cwd: str, env: Mapping[s
     default_cwd = cwd
 
     def launch(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None) -> Child:
-        return start(way.argv(confinement, argv), cwd=cwd or default_cwd, env={**base, **(env or {})})
+        argv = way.argv(confinement, argv)
+        return start(argv, cwd=cwd or default_cwd, env={**base, **(env or {})}, sweeps=True)
 
     base = dict(env)
     return launch

@@ -146,9 +146,8 @@ def prove(
             "secret": secret_path,
         }
         argv = sandbox.argv(confinement, [sys.executable, "-I", "-S", "-c", SCRIPT])
-        ended = start(argv, cwd=confinement.tmp, env=env).finish(
-            json.dumps(job).encode(), deadline_s=DEADLINE_S
-        )
+        child = start(argv, cwd=confinement.tmp, env=env, sweeps=True)
+        ended = child.finish(json.dumps(job).encode(), deadline_s=DEADLINE_S)
     if ended.returncode != 0 or ended.timed_out:
         why = ended.stderr.decode(errors="replace").strip()[-2000:]
         raise OrchgitError(

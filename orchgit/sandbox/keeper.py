@@ -4,10 +4,10 @@
 
 It stays as the parent and adopts every orphan (sub-reaper). When the program ends, it kills every descendant,
 daemons with a session of their own included; told SIGTERM (or INT, HUP, QUIT), or when the engine dies in
-whatever way, it sends them TERM, and KILL after `grace_ms`. Only then does it end itself, with the program's
-exit status; if a signal killed the program, the keeper kills itself by the same signal. 127: no such program.
-126: it is there and cannot be run. 125, with "orchgit-sandbox: ..." on stderr: the sandbox could not be set
-up, and the program was never run.
+whatever way, it sends them TERM, and KILL after `grace_ms`, or at once when told again. Only then does it end
+itself, with the program's exit status; if a signal killed the program, it kills itself by the same signal.
+127: no such program. 126: it is there and cannot be run. 125, with "orchgit-sandbox: ..." on stderr: the
+sandbox could not be set up, and the program was never run.
 
 It must never run the program with less confinement than the spec says, import anything outside the standard
 library, or keep a descriptor above 2. The spec is made by `orchgit.sandbox.keeper_argv`; policy is not here.
@@ -104,11 +104,8 @@ def lock_down(spec: dict, keeper: int) -> None:  # type: ignore[type-arg]
             file.write("500")
     except OSError:
         pass
-    for number in (
-        *ENDINGS,
-        signal.SIGPIPE,
-        signal.SIGXFSZ,
-    ):  # Python ignores the last two; exec would keep that
+    # Python ignores the last two, and an exec would keep that.
+    for number in (*ENDINGS, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if spec["landlock"] is not None:
@@ -171,9 +168,7 @@ def run(argv: list[str]) -> NoReturn:
         os.execvp(argv[0], argv)
     except FileNotFoundError:
         # A script whose interpreter is missing gives the same error.
-        quit_with(
-            127, f"orchgit: {argv[0]}: no such program (or the interpreter in its first line is missing)"
-        )
+        quit_with(127, f"orchgit: {argv[0]}: no such program (or the interpreter in its first line is missing)")
     except OSError as error:
         quit_with(126, f"orchgit: {argv[0]}: cannot be run: {error.strerror}")
 
@@ -195,15 +190,17 @@ def supervise(program: int, grace_s: float) -> NoReturn:
         status = ended.get(program, status)
         if alone or (status is not None and kill_at is None) or (kill_at and time.monotonic() >= kill_at):
             break
-        if seen and seen.si_signo in ENDINGS and kill_at is None:
+        if seen and seen.si_signo in ENDINGS and kill_at is not None:
+            break
+        if seen and seen.si_signo in ENDINGS:
             kill_at = time.monotonic() + grace_s
-            for pid in descendants():
+            for pid in descendants(os.getpid()):
                 kill(pid, signal.SIGTERM)
                 kill(pid, signal.SIGCONT)  # a stopped process would get its TERM never
     while not alone:
         # As sub-reaper we are every orphan's parent: without a child there is no descendant, so "no child"
         # proves it, and what one walk misses because it was just being forked, the next one finds.
-        victims = descendants()
+        victims = descendants(os.getpid())
         if victims and not sum(kill(pid, signal.SIGKILL) for pid in victims):
             say(f"orchgit: not allowed to end {victims}: they go on")
             break
@@ -237,8 +234,8 @@ def kill(pid: int, number: int) -> bool:
     return True
 
 
-def descendants() -> list[int]:
-    """As `orchgit.process.descendants`, which a program without orchgit cannot import. Zombies left out."""
+def descendants(root: int) -> list[int]:
+    """The process ids below `root`, zombies left out. Not a snapshot: what is forked meanwhile may be missing."""
     below: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -247,9 +244,10 @@ def descendants() -> list[int]:
                     state, parent = file.read().rpartition(b")")[2].split()[:2]
             except (OSError, ValueError):
                 continue
+            # The command's name stands in brackets before these, and may hold spaces and brackets itself.
             if state not in (b"Z", b"X"):
                 below.setdefault(int(parent), []).append(int(name))
-    found, todo = [], [os.getpid()]
+    found, todo = [], [root]
     while todo:
         todo += (children := below.get(todo.pop(), []))
         found += children

@@ -87,13 +87,9 @@ class Landlock:
         if isinstance(version, str):
             return version
         detail = [f"abi {version}", "capabilities dropped"]
-        detail += (
-            [] if version >= USEFUL_ABI else ["truncate(2) outside is not stopped (needs abi 3, Linux 6.2)"]
-        )
+        detail += [] if version >= USEFUL_ABI else ["truncate(2) outside is not stopped (needs abi 3, Linux 6.2)"]
         detail += ["TCP can be cut, UDP cannot"] if version >= 4 else ["network cannot be cut"]
-        detail += (
-            ["signals and abstract sockets cut"] if version >= 6 else ["can signal processes of this user"]
-        )
+        detail += ["signals and abstract sockets cut"] if version >= 6 else ["can signal processes of this user"]
         return Level(
             self.name,
             ", ".join(detail),

@@ -73,9 +73,7 @@ def test_grammar_refuses(pattern: str) -> None:
         Scope((), (pattern,))
 
 
-@pytest.mark.parametrize(
-    "pattern", ["a", "**", "a/**/b", "a/", "[]a]", "[!]]", "[a-c-e]", "café/?", "a b", "...", "]"]
-)
+@pytest.mark.parametrize("pattern", ["a", "**", "a/**/b", "a/", "[]a]", "[!]]", "[a-c-e]", "café/?", "a b", "...", "]"])
 def test_grammar_accepts(pattern: str) -> None:
     check_pattern(pattern)
 
@@ -164,9 +162,7 @@ def test_a_wildcard_never_grants_a_protected_path(name: str) -> None:
                 assert protected((real[:at] + odd + real[at + len(odd.casefold()) :]).encode()), odd
 
 
-ODD_CASE = [
-    c for c in map(chr, range(128, sys.maxunicode + 1)) if c.casefold().isascii() and c.casefold().isalpha()
-]
+ODD_CASE = [c for c in map(chr, range(128, sys.maxunicode + 1)) if c.casefold().isascii() and c.casefold().isalpha()]
 
 
 @pytest.mark.parametrize(
@@ -281,9 +277,7 @@ LETTERS = "aA.b"
 names = st.one_of(
     st.sampled_from(["a", "b", "A", "ab", ".a", "*", "**", "Makefile", ".pth"]),
     st.text("aA*?.b", min_size=1, max_size=3),
-    st.sampled_from(
-        ["[ab]", "[!a]", "[!a.]*", "[]a]", "[+-/]", "[A-a]b", "*[ab]", "a[^b]", "[[]", "é*", "(+)", "a|b"]
-    ),
+    st.sampled_from(["[ab]", "[!a]", "[!a.]*", "[]a]", "[+-/]", "[A-a]b", "*[ab]", "a[^b]", "[[]", "é*", "(+)", "a|b"]),
 )
 
 
@@ -314,9 +308,7 @@ def paths_for(draw: st.DrawFn, pattern: str) -> bytes:
         if name == "**":
             out += draw(st.lists(text, max_size=2))
         else:
-            name = (
-                name.replace("[[]", "[").replace("*", draw(text)).replace("?", draw(st.sampled_from("aAb.")))
-            )
+            name = name.replace("[[]", "[").replace("*", draw(text)).replace("?", draw(st.sampled_from("aAb.")))
             out.append(re.sub(r"\[.[^]]*\]", lambda _: draw(st.sampled_from("aAb.-]\\+,")), name))
     if draw(st.integers(0, 4)) == 0:
         out.append(draw(text))
@@ -371,9 +363,7 @@ def test_overlap_witness_is_one(a: Scope, b: Scope) -> None:
     witness = overlap(a, b)
     assert (witness is None) == (overlap(b, a) is None)
     if witness is not None:
-        above = {
-            b"/".join(v.split(b"/")[:n]) for v in case_variants(witness) for n in range(1, v.count(b"/") + 2)
-        }
+        above = {b"/".join(v.split(b"/")[:n]) for v in case_variants(witness) for n in range(1, v.count(b"/") + 2)}
         assert any(it.allows(witness) and any(map(other.allows, above)) for it, other in ((a, b), (b, a)))
 
 
@@ -421,9 +411,7 @@ def as_python(ere: str) -> re.Pattern[bytes]:
     """An ERE as `re`: in a bracket, POSIX takes a backslash as it is."""
     bracket = re.compile(rb"(\\.)|\[(\^?)(\]?[^]]*)\]", re.DOTALL)
     return re.compile(
-        bracket.sub(
-            lambda m: m[1] or b"[" + m[2] + re.sub(rb"[\\\[\]^]", rb"\\\g<0>", m[3]) + b"]", ere.encode()
-        )
+        bracket.sub(lambda m: m[1] or b"[" + m[2] + re.sub(rb"[\\\[\]^]", rb"\\\g<0>", m[3]) + b"]", ere.encode())
     )
 
 
@@ -448,4 +436,8 @@ def test_hook_rules_by_example() -> None:
     assert rules.deny == "^(src/a[^/])$"
     assert rules.literals == ("[x]/Makefile",)
     assert rules.protected == PROTECTED_ERE
+    # In a POSIX bracket the place of a character decides what it means: ] first, - last, ^ not first.
+    brackets = {"[-^]": "[-^]", "[!-^]": "[^/^-]", "[a^[-]": "[a[^-]", "[]x-]": "[]x-]", "[!]]": "[^]/]"}
+    for pattern, ere in brackets.items():
+        assert hook_rules(scope(pattern)).allow == f"^({ere})$"
     assert hook_rules(scope()).allow == hook_rules(scope()).deny == "^(/)$"

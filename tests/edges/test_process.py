@@ -119,9 +119,7 @@ def test_the_grace_lets_it_say_goodbye() -> None:
 
 def test_a_flood_is_cut_and_does_not_fill_memory() -> None:
     before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    ended = shell("yes | head -c 200M; yes | head -c 50M >&2; echo end >&2").finish(
-        deadline_s=60, output_cap=1000
-    )
+    ended = shell("yes | head -c 200M; yes | head -c 50M >&2; echo end >&2").finish(deadline_s=60, output_cap=1000)
     assert ended.returncode == 0  # it was never blocked
     assert ended.stdout == ended.stderr == b"y\n" * 500
     assert ended.truncated

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from orchgit.core.errors import Kind, OrchgitError
-from orchgit.process import Child, Ended, descendants, start
+from orchgit.process import Child, Ended, start
 from orchgit.sandbox import (
     SANDBOXES,
     Confinement,
@@ -30,6 +30,7 @@ from orchgit.sandbox import (
     launcher,
     sandbox,
 )
+from orchgit.sandbox.keeper import descendants
 from tests.edges.test_process import alive, soon
 
 ABI = landlock.abi()
@@ -58,9 +59,7 @@ class Place:
     def run(self, script: str, *, way: str = "landlock", confinement: Confinement | None = None) -> Ended:
         """A Python script with `cell`, `tmp`, `outside`, `precious`, `ctypes` and all of os at hand."""
         names = ("cell", "tmp", "outside", "precious")
-        head = "import ctypes; from os import *; " + "; ".join(
-            f"{n} = {str(getattr(self, n))!r}" for n in names
-        )
+        head = "import ctypes; from os import *; " + "; ".join(f"{n} = {str(getattr(self, n))!r}" for n in names)
         argv = (sys.executable, "-I", "-S", "-c", f"{head}\n{script}")
         return self.start(*argv, way=way, confinement=confinement).finish(deadline_s=20)
 
@@ -112,9 +111,7 @@ REFUSED = {
 @needs_landlock
 @pytest.mark.parametrize("attack", REFUSED.values(), ids=REFUSED.keys())
 def test_refused(place: Place, attack: str) -> None:
-    ended = place.run(
-        f"try:\n    {attack}\nexcept OSError as error:\n    print(error.errno)\nelse:\n    print('done')"
-    )
+    ended = place.run(f"try:\n    {attack}\nexcept OSError as error:\n    print(error.errno)\nelse:\n    print('done')")
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.strip() in (b"1", b"13", b"18"), ended.stdout  # EPERM, EACCES, EXDEV
     assert place.precious.read_text() == "precious"
@@ -175,8 +172,7 @@ def test_tcp_only_if_granted(place: Place) -> None:
 def test_a_read_only_role_writes_in_its_tmp_only(place: Place) -> None:
     reader = replace(place.confinement, writable=())
     script = (
-        "open(tmp + '/x', O_CREAT | O_WRONLY); print(read(open(precious, O_RDONLY), 99))\n"
-        "open(cell + '/x', O_CREAT)"
+        "open(tmp + '/x', O_CREAT | O_WRONLY); print(read(open(precious, O_RDONLY), 99))\nopen(cell + '/x', O_CREAT)"
     )
     ended = place.run(script, confinement=reader)
     assert ended.stdout == b"b'precious'\n"
@@ -257,9 +253,7 @@ def test_the_exit_status_is_the_programs(place: Place, way: str) -> None:
 def test_stdin_stdout_and_an_extra_environment(place: Place) -> None:
     env = base_env(str(place.tmp), str(place.tmp))
     launch = launcher(sandbox("none"), place.confinement, cwd=str(place.cell), env=env)
-    ended = launch(["sh", "-c", "cat; pwd; echo $EXTRA"], env={"EXTRA": "e"}, cwd="/").finish(
-        b"in\n", deadline_s=5
-    )
+    ended = launch(["sh", "-c", "cat; pwd; echo $EXTRA"], env={"EXTRA": "e"}, cwd="/").finish(b"in\n", deadline_s=5)
     assert ended.stdout == b"in\n/\ne\n"
     assert "EXTRA" not in env
 
@@ -282,9 +276,7 @@ def test_a_sandbox_that_does_not_stand_runs_nothing(place: Place, breakage: str)
     spec = json.loads(argv[4])
     BREAKAGES[breakage](spec)
     argv[4] = json.dumps(spec)
-    ended = start(argv, cwd=str(place.cell), env=base_env(str(place.tmp), str(place.tmp))).finish(
-        deadline_s=5
-    )
+    ended = start(argv, cwd=str(place.cell), env=base_env(str(place.tmp), str(place.tmp))).finish(deadline_s=5)
     assert ended.returncode == 125
     assert ended.stderr.startswith(b"orchgit-sandbox: ")
     assert not (place.cell / "ran").exists()
@@ -368,6 +360,15 @@ def test_stop_takes_the_daemons_along(place: Place, way: str, grace_s: float) ->
 
 
 @pytest.mark.usefixtures("no_strays")
+def test_stop_at_any_moment_leaves_nobody(place: Place) -> None:
+    for after_ms in range(0, 80, 4):
+        child = place.start(*daemon_argv(place, "stay"), way="none")
+        time.sleep(after_ms / 1000)
+        child.stop(0)
+        assert descendants(os.getpid()) == []
+
+
+@pytest.mark.usefixtures("no_strays")
 def test_stop_passes_term_on_and_waits(place: Place) -> None:
     script = "trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 0.02; done"
     child = place.start("sh", "-c", script, way="none")
@@ -419,22 +420,15 @@ def test_nothing_outlives_the_engine(place: Place, way: str, death: signal.Signa
 
 @needs_abi_6
 def test_the_program_cannot_end_its_keeper(place: Place) -> None:
-    ended = place.run(
-        "for who, number in ((getppid(), 9), (-1, 0)):\n"
-        "    try: kill(who, number)\n"
-        "    except PermissionError: print('no')\n"
-        "raise SystemExit(7)"
-    )
-    assert (ended.returncode, ended.stdout) == (7, b"no\nno\n")
+    ended = place.run("try: kill(getppid(), 9)\nexcept PermissionError: print('no')\nraise SystemExit(7)")
+    assert (ended.returncode, ended.stdout) == (7, b"no\n")
 
 
 # ---- another user
 
 
 @needs_landlock
-@pytest.mark.skipif(
-    os.geteuid() != 0 or not Path(SYSTEM_PYTHON).exists(), reason="needs root, /usr/bin/python3"
-)
+@pytest.mark.skipif(os.geteuid() != 0 or not Path(SYSTEM_PYTHON).exists(), reason="needs root, /usr/bin/python3")
 def test_it_holds_without_privileges_too(place: Place) -> None:
     # The directories of pytest's are root's alone, so a place that everybody can reach.
     import shutil
@@ -509,9 +503,7 @@ def test_the_canary_lives(place: Place) -> None:
     level = best(allow_unsandboxed=False)[1]
     assert canary.misses(probes, level) == []
     unprevented = [p.name for p in probes if not p.prevented]
-    assert unprevented == [
-        n for n, here in (("signal", level.signals), ("connect", level.network)) if not here
-    ]
+    assert unprevented == [n for n, here in (("signal", level.signals), ("connect", level.network)) if not here]
     assert len(probes) == 9
 
 
@@ -541,9 +533,7 @@ def test_what_counts_as_a_miss() -> None:
 def test_a_sandbox_with_a_hole_is_found_out(place: Place) -> None:
     holed = replace(place.confinement, writable=(str(place.cell), str(place.outside)))
     env = base_env(str(place.tmp), str(place.tmp))
-    probes = canary.prove(
-        sandbox("landlock"), holed, env=env, forbidden=[str(place.outside)], engine_pid=os.getpid()
-    )
+    probes = canary.prove(sandbox("landlock"), holed, env=env, forbidden=[str(place.outside)], engine_pid=os.getpid())
     missed = {p.name.split(" /")[0] for p in canary.misses(probes, best(allow_unsandboxed=False)[1])}
     assert missed == {"create", "rename into", "append in"}
     assert os.listdir(place.outside) == ["precious"]

@@ -40,7 +40,7 @@ PIECES = [
     "[A-a]",
     "[a-c-e]",
 ]
-PIECES += ["[!]-]", "[[]", "[*?]", "[^^-]", "[,-:]", "[.]", "[ -~]", "[!!-.]"]
+PIECES += ["[!]-]", "[[]", "[*?]", "[^^-]", "[,-:]", "[.]", "[ -~]", "[!!-.]", "[-^]"]
 BYTES = [*"aabbABc.-_]^!+(){}|$é \\[*?0", "\n", "\t", "\udcff"]
 
 
@@ -117,9 +117,7 @@ def repository_at(path: Path) -> Path:
     return path
 
 
-SETTINGS = settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+SETTINGS = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @SETTINGS

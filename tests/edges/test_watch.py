@@ -1,4 +1,4 @@
-"""The scope watchdog, on real directories: what it sees, what it leaves alone, and when it admits to losses."""
+"""The scope watchdog on real directories: what it sees, what it leaves alone, when it admits to losses."""
 
 from __future__ import annotations
 
@@ -43,9 +43,7 @@ class Seen:
         return self.all
 
     def path(self, path: bytes) -> Sighting:
-        return next(
-            each for each in self.until(lambda all: any(s.path == path for s in all)) if each.path == path
-        )
+        return next(each for each in self.until(lambda all: any(s.path == path for s in all)) if each.path == path)
 
     def paths(self) -> list[bytes]:
         return [each.path for each in self.all]
@@ -269,9 +267,7 @@ def test_an_overflow_is_admitted(dog: Watchdog, root: Path) -> None:
     watch = dog.watch(str(root), in_scope, Seen())
     logging.getLogger("watchdog.observers.inotify_c").warning("something else")
     assert not watch.incomplete
-    logging.getLogger("watchdog.observers.inotify_c").warning(
-        "Inotify queue overflowed; filesystem events were lost"
-    )
+    logging.getLogger("watchdog.observers.inotify_c").warning("Inotify queue overflowed; filesystem events were lost")
     assert watch.incomplete
     assert "overflow" in watch.reasons[0]
     dog.close()
@@ -281,9 +277,7 @@ def test_an_overflow_is_admitted(dog: Watchdog, root: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_callback_that_raises_ends_all_watching_and_says_so(
-    dog: Watchdog, root: Path, tmp_path: Path
-) -> None:
+def test_a_callback_that_raises_ends_all_watching_and_says_so(dog: Watchdog, root: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
 

@@ -68,13 +68,9 @@ def check_request(body: Any) -> None:
     names = [tool.get("name", "") for tool in body.get("tools", [])]
     need(len(names) == len(set(names)), "tools: names must be unique")
     for tool in body.get("tools", []):
-        need(
-            set(tool) <= {"name", "description", "input_schema", "strict"}, f"tool: extra inputs: {set(tool)}"
-        )
+        need(set(tool) <= {"name", "description", "input_schema", "strict"}, f"tool: extra inputs: {set(tool)}")
         need(re.fullmatch(r"[a-zA-Z0-9_-]{1,128}", tool["name"]), f"tools: bad name {tool['name']!r}")
-        need(
-            tool["input_schema"].get("type") == "object", f"{tool['name']}: input_schema.type must be object"
-        )
+        need(tool["input_schema"].get("type") == "object", f"{tool['name']}: input_schema.type must be object")
         if tool.get("strict"):
             check_strict(tool["input_schema"], tool["name"])
     check_messages(body["messages"])
@@ -148,9 +144,7 @@ def job_key(body: Mapping[str, Any]) -> str:
 def message_of(body: Mapping[str, Any], turn: Mapping[str, Any], number: int) -> dict[str, Any]:
     content: list[dict[str, Any]] = []
     if turn.get("thinking"):
-        content.append(
-            {"type": "thinking", "thinking": turn["thinking"], "signature": sign(turn["thinking"])}
-        )
+        content.append({"type": "thinking", "thinking": turn["thinking"], "signature": sign(turn["thinking"])})
     if turn.get("text"):
         content.append({"type": "text", "text": turn["text"]})
     for index, call in enumerate(turn.get("calls", [])):
@@ -193,9 +187,7 @@ def events_of(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         if block["type"] == "tool_use":
             empty = {**block, "input": {}}
             text = json.dumps(block["input"])
-            pieces = (
-                ["", *(text[at : at + 7] for at in range(0, len(text), 7))] if len(text) < 4000 else [text]
-            )
+            pieces = ["", *(text[at : at + 7] for at in range(0, len(text), 7))] if len(text) < 4000 else [text]
             deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
         elif block["type"] == "thinking":
             empty = {"type": "thinking", "thinking": "", "signature": ""}
@@ -205,9 +197,7 @@ def events_of(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             ]
         else:
             empty = {"type": "text", "text": ""}
-            deltas = [
-                {"type": "text_delta", "text": word} for word in re.findall(r"\s*\S+\s*", block["text"])
-            ]
+            deltas = [{"type": "text_delta", "text": word} for word in re.findall(r"\s*\S+\s*", block["text"])]
         yield {"type": "content_block_start", "index": index, "content_block": empty}
         for delta in deltas:
             yield {"type": "content_block_delta", "index": index, "delta": delta}
@@ -245,9 +235,7 @@ class MessagesServer:
         threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, e: BaseException | None, t: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, t: TracebackType | None) -> None:
         self.closing.set()
         self.http.shutdown()
         self.http.server_close()
@@ -278,9 +266,7 @@ class _Handler(BaseHTTPRequestHandler):
         raw = self.rfile.read(int(self.headers.get("content-length", 0)))
         bearer = self.headers.get("authorization", "").removeprefix("Bearer ")
         key = self.headers.get("x-api-key") or bearer
-        owner.authorizations.append(
-            "x-api-key" if self.headers.get("x-api-key") else "bearer" if bearer else "none"
-        )
+        owner.authorizations.append("x-api-key" if self.headers.get("x-api-key") else "bearer" if bearer else "none")
         if not key or (owner.key is not None and key != owner.key):
             return self.fail(401, f"invalid x-api-key: {key}")  # the worst case: a service that echoes it
         if self.path.split("?")[0] != "/v1/messages":
@@ -310,9 +296,7 @@ class _Handler(BaseHTTPRequestHandler):
         error: Mapping[str, Any] = turn.get("error", {"times": 0})
         failing = owner.take(f"error {what}", error.get("times", 1 << 30))
         if failing and not error.get("in_stream"):
-            return self.fail(
-                error["status"], error.get("message", "scripted error"), error.get("retry_after_ms")
-            )
+            return self.fail(error["status"], error.get("message", "scripted error"), error.get("retry_after_ms"))
         cut = turn.get("cut", {"times": 0})
         cut = {"times": 1} if cut is True else cut
         cutting = owner.take(f"cut {what}", cut.get("times", 1))
@@ -324,9 +308,7 @@ class _Handler(BaseHTTPRequestHandler):
             events = events[: max(3, len(events) // 2)]
         if failing:
             kind = ERROR_TYPES.get(error["status"], "api_error")
-            events.append(
-                {"type": "error", "error": {"type": kind, "message": error.get("message", "scripted")}}
-            )
+            events.append({"type": "error", "error": {"type": kind, "message": error.get("message", "scripted")}})
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")

@@ -1,0 +1,172 @@
+"""One run of one agent: the place it may be in, the transcript, the limits, and what came of it.
+
+Shared by every purpose. It knows nothing of plans and merges: it turns a job into notes for the log (started, exited,
+refused) and hands back the result as the agent's own, validated words.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from orchgit import agents, wire
+from orchgit.config import Config
+from orchgit.core import events as e
+from orchgit.core.decide import ENGINE
+from orchgit.core.errors import OrchgitError
+from orchgit.eventlog import Store
+from orchgit.git import cells
+from orchgit.process import Child, Launch
+from orchgit.roster import Roster, prompt
+from orchgit.sandbox import Confinement, Level, Sandbox, base_env, launcher
+
+Emit = Callable[[e.Draft], None]
+MAX_MESSAGE = 1000
+
+
+class Place:
+    """Where an agent works: a cell and its confinement, made when the first tool is called and not before."""
+
+    def __init__(self, workdir: Path, make: Callable[[], Launch]) -> None:
+        self.workdir = workdir
+        self._make = make
+        self._launch: Launch | None = None
+        self._lock = threading.Lock()
+
+    def __call__(
+        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None
+    ) -> Child:
+        with self._lock:
+            if self._launch is None:
+                self._launch = self._make()
+        return self._launch(argv, env=env, cwd=cwd)
+
+    @property
+    def used(self) -> bool:
+        return self._launch is not None
+
+
+def confined(sandbox: Sandbox, cell: cells.Cell, writable: Sequence[str], *, network: bool = False) -> Launch:
+    """A launch into this cell: HOME lies in the private temporary directory where nothing else is writable."""
+    home = str(cell.home) if str(cell.home) in writable else str(cell.tmp / "home")
+    Path(home).mkdir(parents=True, exist_ok=True)
+    confinement = Confinement(tuple(writable), str(cell.tmp), network=network)
+    return launcher(sandbox, confinement, cwd=str(cell.work), env=base_env(home, str(cell.tmp)))
+
+
+@dataclass(frozen=True)
+class Agents:
+    """What every agent run needs."""
+
+    config: Config
+    roster: Roster
+    store: Store
+    sandbox: Sandbox
+    level: Level
+    progress: Callable[[str, str], None]  # (who, one line)
+
+    def run(
+        self,
+        *,
+        role: agents.Role,
+        purpose: agents.Purpose,
+        name: str,
+        key: str,
+        brief: str,
+        place: Place,
+        stop: threading.Event,
+        cause: int,
+        emit: Emit,
+        scope_of: tuple[str, int] | None = None,
+        parse: Mapping[str, Callable[[Mapping[str, Any]], object]] | None = None,
+    ) -> tuple[agents.Outcome, object | None]:
+        """Run it to its end; the outcome, and the result as parsed (None unless done). Emits notes on the way."""
+        member = self.roster.get(name)
+        backend = agents.backend(member.member.backend)
+        model = "scripted" if backend.name == "scripted" else member.member.model
+        text = f"orchgit-job: {key}\n\n{brief}\n"
+        system = f"{prompt(purpose)}\n\n{member.prompt}"
+        live = self.store.path / "live"
+        live.mkdir(exist_ok=True)
+        path = live / f"{cause}.jsonl"
+        refused: list[str] = []
+        begun = time.monotonic()
+        emit(
+            e.Draft(
+                e.AgentStarted(
+                    name, role, purpose, backend.name, model, self.store.put(f"{system}\n\n{text}".encode()),
+                    self.level.name, "none",
+                ),
+                ENGINE, cause,
+            )
+        )  # fmt: skip
+        with path.open("w") as transcript:
+
+            def record(entry: Mapping[str, Any]) -> None:
+                transcript.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                transcript.flush()
+                seen = refusal(entry)
+                if seen is not None:
+                    refused.append(f"{entry.get('tool')}: {seen[1]}"[:300])
+                    if scope_of:
+                        what = f"{entry.get('tool')}: {seen[1]}"[:300]
+                        note = e.ScopeViolationSeen(scope_of[0], scope_of[1], seen[2], what, seen[0])
+                        emit(e.Draft(note, ENGINE, cause))
+
+            job = agents.Job(
+                role=role, purpose=purpose, key=key, agent=name, system=system, brief=text,
+                workdir=str(place.workdir), tools=member.tools, results=_results(purpose, parse or {}),
+                model=member.member.model, limits=member.limits, launch=place, stop=stop, record=record,
+                progress=lambda line: self.progress(name, line), options=self.config.options(backend.name),
+            )  # fmt: skip
+            try:
+                outcome = backend.run(job)
+            except OrchgitError as error:
+                # Raised where the first tool call made the place: the sandbox or the checkout failed, not the agent.
+                outcome = agents.Outcome("unavailable", message=f"{error.what}: {error.why}", hint=error.hint)
+        usage = outcome.usage
+        emit(
+            e.Draft(
+                e.AgentExited(
+                    name, outcome.status, outcome.message[:MAX_MESSAGE], int((time.monotonic() - begun) * 1000),
+                    usage.calls, usage.input, usage.output, usage.cache_read, usage.cache_write, usage.cost_micro,
+                    self.store.put(path.read_bytes()), tuple(refused[:20]),
+                ),
+                ENGINE, cause,
+            )
+        )  # fmt: skip
+        path.unlink()
+        parsed = None
+        if outcome.status == "done" and outcome.result is not None:
+            tool, given = outcome.result
+            parsed = next(r for r in job.results if r.name == tool).parse(given)
+        return outcome, parsed
+
+
+def refusal(entry: Mapping[str, Any]) -> tuple[Any, str, str] | None:
+    """(layer, words, path) when a transcript entry is a tool call that was not allowed."""
+    if entry.get("kind") != "result" or entry.get("ok"):
+        return None
+    text = str(entry.get("text", ""))
+    if entry.get("refused"):
+        return "tool", text, ""
+    if text.startswith("permission denied: "):
+        path = text.removeprefix("permission denied: ").partition(" is ")[0]
+        return "sandbox", text.partition(". ")[0], path[:200]
+    return None
+
+
+def _results(
+    purpose: str, parse: Mapping[str, Callable[[Mapping[str, Any]], object]]
+) -> tuple[agents.ResultTool, ...]:
+    made = []
+    for name in wire.PURPOSE_RESULTS[purpose]:
+        model, about = wire.RESULTS[name]
+        made.append(agents.ResultTool(name, about, wire.schema(model), parse.get(name, partial(wire.parse, model))))
+    return tuple(made)

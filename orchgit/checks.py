@@ -1,0 +1,84 @@
+"""Runs an assignment's checks on a clean checkout of the merge result, confined, and says what to think of it.
+
+Exit code 0 alone is not evidence: code under test can end the process that tests it. A check without any output fails, and
+so does one whose runner is known and reports that it ran nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from orchgit.process import Ended, Launch
+
+OUTPUT_CAP = 4 * 1024 * 1024
+EXCERPT = 3500  # characters of failing output that the next attempt is shown
+
+# What known runners print about how many tests they ran. Each pattern finds one number, summed over its matches.
+_RUNNERS: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("unittest", re.compile(r"^Ran (\d+) tests? in ", re.M)),
+    ("pytest", re.compile(r"^=*.*?\b(\d+) passed\b.* in [\d.]+ ?m?s", re.M)),
+    ("node", re.compile(r"^(?:# |ℹ )tests (\d+)$", re.M)),
+    ("cargo", re.compile(r"^test result: \w+\. (\d+) passed", re.M)),
+    ("jest", re.compile(r"^Tests:.*?(\d+) total$", re.M)),
+)
+_NOTHING = re.compile(r"no tests ran|collected 0 items|no test files|No tests found", re.I)
+
+
+@dataclass(frozen=True)
+class Checked:
+    command: str
+    passed: bool
+    why: str
+    exit_code: int
+    duration_ms: int
+    tests: int | None
+    output: bytes
+
+
+def run(command: str, launch: Launch, deadline_s: float) -> Checked:
+    """One check. `launch` starts it in the clean checkout, confined."""
+    ended = launch(["/bin/sh", "-c", command]).finish(deadline_s=deadline_s, output_cap=OUTPUT_CAP)
+    output = ended.stdout + ended.stderr
+    tests = count(output.decode("utf-8", "replace"))
+    why = _why(ended, output, tests, deadline_s)
+    return Checked(command, not why, why, ended.returncode, ended.duration_ms, tests, output)
+
+
+def _why(ended: Ended, output: bytes, tests: int | None, deadline_s: float) -> str:
+    """Why the check failed; "" when it passed."""
+    if ended.timed_out:
+        return f"still running after {deadline_s:g} s"
+    if ended.returncode:
+        return f"exit code {ended.returncode}"
+    if not output.strip():
+        return "exit code 0 and no output: that is no evidence (let it print what it did)"
+    if tests == 0 or (tests is None and _NOTHING.search(output.decode("utf-8", "replace"))):
+        return "exit code 0, but it ran no test"
+    return ""
+
+
+def count(output: str) -> int | None:
+    """How many tests a known runner says it ran; None when no known runner spoke."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", output)
+    found = [sum(map(int, matches)) for _, pattern in _RUNNERS if (matches := pattern.findall(plain))]
+    return sum(found) if found else None
+
+
+def run_all(commands: tuple[str, ...], launch: Callable[[], Launch], deadline_s: float) -> list[Checked]:
+    """All of them, in order, also after a failure: the feedback should name everything at once."""
+    return [run(command, launch(), deadline_s) for command in commands]
+
+
+def excerpt(results: list[Checked]) -> str:
+    """Head and tail of what the failing checks printed."""
+    pieces = []
+    failing = [r for r in results if not r.passed]
+    for r in failing:
+        text = r.output.decode("utf-8", "replace")
+        room = EXCERPT // len(failing)
+        if len(text) > room:
+            text = f"{text[: room // 3]}\n[…]\n{text[-2 * room // 3 :]}"
+        pieces.append(f"$ {r.command}\n{text.rstrip()}")
+    return "\n".join(pieces)

@@ -1,0 +1,529 @@
+"""For each request: perform it, in the world, and say what became of it.
+
+`perform` is called from a thread of its own with the run as it was when the request was made; it returns the outcome and
+may emit notes on the way. `recover` ends a request whose engine died: what can be done again is done again, since
+every act here leads to the same objects and refs; an agent that was lost is said to be lost.
+
+Nothing here decides what to do next, and nothing here writes the log.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchgit import brief, checks, githooks, wire
+from orchgit.agent_run import Agents, Emit, Place, confined
+from orchgit.core import events as e
+from orchgit.core.audit import merge_trailers
+from orchgit.core.decide import ENGINE
+from orchgit.core.errors import OrchgitError
+from orchgit.core.plan import Plan, order, problems, upstream
+from orchgit.core.plan import printable as shown
+from orchgit.core.scope import hook_rules
+from orchgit.core.state import Run, branch
+from orchgit.git import cells, gate, merges, totals, trees
+from orchgit.git.door import Door, GitError
+from orchgit.git.user import UserRepo
+from orchgit.sandbox import Confinement, base_env
+from orchgit.sandbox.canary import misses, prove
+from orchgit.watch import Sighting, Watch, Watchdog
+
+HARVEST_S = 600
+OUTLINE_FILES = 400
+
+
+@dataclass
+class World:
+    """Everything outside that the requests of one run act on."""
+
+    repo: UserRepo
+    door: Door
+    agents: Agents
+    state: Path  # where this run's cells are
+    watchdog: Watchdog
+    watches: dict[tuple[str, int], Watch] = field(default_factory=dict)
+    stops: dict[int, threading.Event] = field(default_factory=dict)
+
+    def cell(self, assignment: str, attempt: int) -> cells.Cell:
+        return cells.Cell(self.state / f"{assignment}-{attempt}")
+
+    def forbidden(self) -> list[str]:
+        """What no agent may write: the user's work tree and git directory, the log, and other cells."""
+        return [str(self.repo.root), str(self.repo.common), str(self.agents.store.path), str(self.state)]
+
+
+def perform(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
+    """Do what the request says; the outcome. A failure of ours is an exception, and ends the run as such."""
+    body = event.body
+    match body:
+        case e.CellRequested():
+            done: e.Body = _cell(world, run, event, body)
+        case e.CellRemovalRequested():
+            cells.remove(world.cell(body.assignment, body.attempt).root)
+            done = e.CellRemoved(body.assignment, body.attempt)
+        case e.AgentRequested():
+            return _work(world, run, event, body, emit)
+        case e.GateRequested():
+            done = _gate(world, run, event, body, emit)
+        case e.SalvageRequested():
+            done = _salvage(world, run, body)
+        case e.ChecksRequested():
+            done = _checks(world, run, event, body)
+        case e.MergePrepared():
+            done = _build(world, run, event, body)
+        case e.MergeRequested():
+            done = _swap(world, run, body)
+        case e.PlanRequested():
+            return _plan(world, run, event, emit)
+        case e.VerdictRequested():
+            return _verdict(world, run, event, body, emit)
+        case e.ReviewRequested():
+            return _review(world, run, event, body, emit)
+        case e.SynthesisRequested():
+            return _synthesis(world, run, event, emit)
+        case e.ShipRequested():
+            done = _observe(world, body)
+        case _:
+            raise TypeError(f"{body.type} is not a request")
+    return e.Draft(done, ENGINE, event.seq)
+
+
+def recover(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
+    """End a request that has no outcome."""
+    thinkers = e.AgentRequested | e.PlanRequested | e.VerdictRequested | e.ReviewRequested | e.SynthesisRequested
+    if isinstance(event.body, thinkers):
+        return e.Draft(e.AgentFailed("lost", "its engine ended", lost=True), ENGINE, event.seq)
+    return perform(world, run, event, emit)
+
+
+# -- cells -----------------------------------------------------------------------------------------------
+
+
+def _cell(world: World, run: Run, event: e.Event, body: e.CellRequested) -> e.Body:
+    name, door = body.assignment, world.door
+    work = run.works[name]
+    cell = world.cell(name, body.attempt)
+    ref = branch(run.id, name)
+    try:
+        start = _start(world, run, event, body)
+        ours = {"", work.head, work.base, *(a.start for a in work.attempts)}
+        found = door.ref(ref) or ""
+        if found != start:
+            if found not in ours:
+                return e.CellFailed(name, body.attempt, f"{ref} was moved to {found} by somebody else")
+            door.swap([(ref, start, found)], f"orchgit: attempt {body.attempt} starts")
+        door.barrier()
+        cell = cells.make(door, cell.root, start, branch=ref, who=work.spec.worker)
+        missing = cells.copy_in(cell, world.repo.root, world.agents.config.cells.copied)
+        githooks.install_cell(str(cell.git), hook_rules(work.spec.scope), base=start, branch=ref)
+        roots = work.spec.scope.roots()
+        writable = (*cells.make_roots(cell, tuple(r.path for r in roots)), str(cell.git), str(cell.home))
+        probes = prove(
+            world.agents.sandbox, Confinement(writable, str(cell.tmp)), env=base_env(str(cell.home), str(cell.tmp)),
+            forbidden=world.forbidden(), engine_pid=os.getpid(),
+        )  # fmt: skip
+    except merges.Stale as error:
+        paths = ", ".join(map(shown, error.paths))
+        return e.CellFailed(name, body.attempt, f"the dependencies' work cannot be joined, at: {paths}")
+    except (GitError, OSError) as error:
+        return e.CellFailed(name, body.attempt, str(error)[:1000])
+    except OrchgitError as error:
+        return e.CellFailed(name, body.attempt, f"{error.what} {error.why}"[:1000])
+    through = misses(probes, world.agents.level)
+    if through:
+        tried = "; ".join(f"{p.name}: {p.detail}" for p in through)
+        return e.CellFailed(name, body.attempt, f"the sandbox does not hold: {tried}"[:1000])
+    canary = [f"{p.name}: {'prevented' if p.prevented else 'not prevented'}" for p in probes]
+    canary += [f"not copied, not there: {m}" for m in missing]
+    loose = tuple(r.path or "." for r in roots if not r.exact)
+    return e.CellMade(name, body.attempt, start, ref, world.agents.level.name, tuple(canary), loose)
+
+
+def _start(world: World, run: Run, event: e.Event, body: e.CellRequested) -> str:
+    """The commit the attempt starts from: what the request says, or one built of the dependencies' work."""
+    door, work = world.door, run.works[body.assignment]
+    base = run.started.base if run.started else ""
+    when = merges.git_date(event.time)
+    if body.onto:
+        if not body.start or _contains(door, body.onto, body.start):
+            return body.onto
+        text = merges.message(f"Join {body.assignment} with the tip", "", {"Orchgit-Run": run.id})
+        return merges.joined(
+            door, body.onto, [(work.base, body.start)], (body.start, body.onto), text, when
+        )  # fmt: skip
+    if body.start:
+        return body.start
+    if not body.dependencies:
+        return base
+    if len(body.dependencies) == 1:
+        return run.works[body.dependencies[0]].head
+    assert run.plan is not None
+    above = upstream(run.plan)[body.assignment]
+    works = [(run.works[a.id].base, run.works[a.id].head) for a in order(run.plan) if a.id in above]
+    heads = tuple(dict.fromkeys(run.works[d].head for d in body.dependencies))
+    text = merges.message(f"Base of {body.assignment}: {', '.join(body.dependencies)}", "", {"Orchgit-Run": run.id})
+    return merges.joined(door, base, works, heads, text, when)
+
+
+def _contains(door: Door, tip: str, commit: str) -> bool:
+    try:
+        door.run("merge-base", "--is-ancestor", commit, tip)
+    except GitError:
+        return False
+    return True
+
+
+def _harvest(world: World, cell: cells.Cell, start: str) -> gate.Snapshot:
+    """What the worker left, taken in. Raises gate.BadPack."""
+    launch = confined(world.agents.sandbox, cell, (str(cell.git),))
+    ended = launch(cells.harvest_argv(world.door, cell, start)).finish(
+        deadline_s=HARVEST_S, output_cap=gate.MAX_PACK + 4096
+    )  # fmt: skip
+    if ended.returncode or ended.timed_out or ended.truncated:
+        said = ended.stderr.decode("utf-8", "backslashreplace").strip()[-500:]
+        raise gate.BadPack(f"the work could not be packed: {said or 'too large, or too slow'}")
+    return gate.admit(world.door, ended.stdout, start)
+
+
+def _salvage_ref(run: Run, name: str, attempt: int) -> str:
+    return f"refs/orchgit/salvage/{run.id}/{name}/{attempt}"
+
+
+def _salvage(world: World, run: Run, body: e.SalvageRequested) -> e.Body:
+    name, attempt = body.assignment, body.attempt
+    _unwatch(world, name, attempt)
+    cell, start = world.cell(name, attempt), run.works[name].attempts[-1].start
+    if not cell.work.exists():
+        return e.SalvageKept(name, attempt, "", "its cell is gone")
+    try:
+        left = _harvest(world, cell, start)
+    except gate.BadPack as error:
+        # Not to be lost because git could not read it: the files themselves stay, beside the log.
+        kept = world.agents.store.path / "salvage" / f"{name}-{attempt}"
+        shutil.copytree(cell.work, kept, symlinks=True, dirs_exist_ok=True, ignore_dangling_symlinks=True)
+        return e.SalvageKept(name, attempt, "", f"{error}; its files are in {kept}"[:1000])
+    if left.tree == world.door.tree_of(start):
+        return e.SalvageKept(name, attempt, "", "nothing was changed")
+    world.door.swap([(_salvage_ref(run, name, attempt), left.commit, None)], "orchgit: set aside")
+    world.door.barrier()
+    return e.SalvageKept(name, attempt, left.commit)
+
+
+# -- a worker --------------------------------------------------------------------------------------------
+
+
+def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: Emit) -> e.Draft:
+    name, attempt = body.assignment, body.attempt
+    work = run.works[name]
+    cell = world.cell(name, attempt)
+    scope = work.spec.scope
+    stop = world.stops.setdefault(event.seq, threading.Event())
+
+    def sighted(seen: Sighting) -> None:
+        note = e.ScopeViolationSeen(name, attempt, shown(seen.path)[:300], seen.kind, "watchdog")
+        emit(e.Draft(note, ENGINE, event.seq))
+        if world.agents.config.watch.policy == "stop":
+            stop.set()
+
+    watch = world.watchdog.watch(str(cell.work), scope.allows, sighted)
+    world.watches[name, attempt] = watch
+    roots = cells.make_roots(cell, tuple(r.path for r in scope.roots()))
+    writable = (*roots, str(cell.git), str(cell.home))
+    place = Place(cell.work, lambda: confined(world.agents.sandbox, cell, writable))
+    outcome, report = world.agents.run(
+        role="worker", purpose="work", name=body.member, key=brief.key(run, body), brief=brief.work(run, name),
+        place=place, stop=stop, cause=event.seq, emit=emit, scope_of=(name, attempt),
+    )  # fmt: skip
+    if watch.incomplete:
+        emit(e.Draft(e.WatchIncomplete(name, attempt, "; ".join(watch.reasons)[:500]), ENGINE, event.seq))
+    if not isinstance(report, wire.ReportIn):
+        return _failed(outcome, event)
+    made = e.AgentReported(
+        name, attempt, report.summary, tuple(report.produced), tuple(report.scope_requests), tuple(report.blockers)
+    )  # fmt: skip
+    return e.Draft(made, e.Actor("agent", body.member), event.seq)
+
+
+def _failed(outcome: Any, event: e.Event) -> e.Draft:
+    failed = e.AgentFailed(outcome.status, outcome.message[:1000], outcome.hint[:500])
+    return e.Draft(failed, ENGINE, event.seq)
+
+
+def _unwatch(world: World, name: str, attempt: int) -> None:
+    watch = world.watches.pop((name, attempt), None)
+    if watch is not None:
+        watch.stop()
+
+
+def _gate(world: World, run: Run, event: e.Event, body: e.GateRequested, emit: Emit) -> e.Body:
+    name, attempt, door = body.assignment, body.attempt, world.door
+    work = run.works[name]
+    start, spec = work.attempts[-1].start, work.spec
+    _unwatch(world, name, attempt)
+
+    def failed(found: Sequence[e.Violation], salvage: str) -> e.Body:
+        return e.GateFailed(name, attempt, tuple(found[: gate.LISTED]), len(found), salvage)
+
+    try:
+        left = _harvest(world, world.cell(name, attempt), start)
+    except gate.BadPack as error:
+        return failed([e.Violation("", str(error)[:1000])], "")
+    salvage = (_salvage_ref(run, name, attempt), left.commit, None)
+    base_tree = door.tree_of(start)
+    changes = gate.raw_diff(door, base_tree, left.tree)
+    found = gate.judge(door, spec.scope, changes, base_tree)
+    tree = ""
+    if not found:
+        try:
+            tree = gate.construct(door, base_tree, changes, spec.scope)
+            found = gate.missing_outputs(door, tree, spec.outputs)
+        except trees.Unmergeable as error:
+            found = [e.Violation(shown(error.path), "a file and a directory cannot have one name")]
+    if found:
+        door.swap([salvage], f"orchgit: attempt {attempt}, as the worker left it")
+        door.barrier()
+        return failed(found, left.commit)
+    text = merges.message(
+        spec.title, work.report.summary if work.report else "",
+        {"Orchgit-Run": run.id, "Orchgit-Assignment": name, "Orchgit-Attempt": str(attempt)},
+    )  # fmt: skip
+    author = f"{spec.worker} <{spec.worker}@orchgit.invalid>"
+    commit = door.write_commit(tree, (start,), text, merges.git_date(event.time), author)
+    ref = branch(run.id, name)
+    # After a crash between the swap and its outcome the branch is there already: the same commit, by construction.
+    old = commit if door.ref(ref) == commit else start
+    door.swap([salvage, (ref, commit, old)], f"orchgit: attempt {attempt} passed the gate")
+    door.barrier()
+    return e.GatePassed(name, attempt, commit, tree, len(changes), left.commit)
+
+
+# -- checks and merges -----------------------------------------------------------------------------------
+
+
+def _checks(world: World, run: Run, event: e.Event, body: e.ChecksRequested) -> e.Body:
+    door = world.door
+    work = run.works.get(body.subject)
+    base = work.base if work else (run.started.base if run.started else "")
+    try:
+        tree = door.tree_of(body.onto) if body.commit == body.onto else merges.result(
+            door, base, body.commit, body.onto
+        )  # fmt: skip
+    except merges.Stale as error:
+        paths = tuple(shown(p)[:200] for p in error.paths[:20])
+        return e.ChecksStale(body.subject, body.attempt, body.onto, paths)
+    commands = work.spec.checks if work else _all_checks(run)
+    door.barrier()
+    done = _run_checks(world, tree, commands, f"checks-{event.seq}")
+    results = tuple(
+        e.CheckResult(
+            r.command, r.passed, r.why, r.exit_code, r.duration_ms, r.tests, world.agents.store.put(r.output)
+        )  # fmt: skip
+        for r in done
+    )
+    if all(r.passed for r in done):
+        return e.ChecksPassed(body.subject, body.attempt, body.onto, tree, results)
+    alone = False
+    if work and (own := door.tree_of(body.commit)) != tree:
+        alone = all(r.passed for r in _run_checks(world, own, commands, f"checks-{event.seq}"))
+    return e.ChecksFailed(body.subject, body.attempt, body.onto, tree, results, alone, checks.excerpt(done))
+
+
+def _all_checks(run: Run) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(c for w in run.works.values() for c in w.spec.checks))
+
+
+def _run_checks(world: World, tree: str, commands: tuple[str, ...], name: str) -> list[checks.Checked]:
+    if not commands:
+        return []
+    cell = cells.plain_checkout(world.door, world.state / name, tree)
+    try:
+        cells.copy_in(cell, world.repo.root, world.agents.config.cells.copied)
+        writable = (str(cell.work), str(cell.home))
+        settings = world.agents.config.checks
+        launch = confined(world.agents.sandbox, cell, writable, network=settings.network)
+        return checks.run_all(commands, lambda: launch, settings.deadline_s)
+    finally:
+        cells.remove(cell.root)
+
+
+def _build(world: World, run: Run, event: e.Event, body: e.MergePrepared) -> e.Body:
+    trailers = merge_trailers(run.id, body, event, run.plan_digest)
+    parents: tuple[str, ...] = (body.old, body.commit)
+    if body.land == "merge":
+        work = run.works[body.assignment]
+        subject, said = f"Merge {body.assignment}: {work.spec.title}", work.report.summary if work.report else ""
+    elif body.land == "seal":
+        parents = (body.old,)
+        subject, said = f"Seal run {run.id}", run.synthesis.summary if run.synthesis else ""
+    else:
+        subject = run.issue.title if run.issue else f"Run {run.id}"
+        said = run.synthesis.summary if run.synthesis else ""
+    text = merges.message(subject, said, trailers)
+    new = world.door.write_commit(body.tree, parents, text, merges.git_date(event.time))
+    world.door.barrier()
+    return e.MergeBuilt(body.land, body.assignment, new)
+
+
+def _swap(world: World, run: Run, body: e.MergeRequested) -> e.Body:
+    door = world.door
+    first = run.started is not None and body.old == run.started.base and body.land != "ship"
+    found = door.ref(body.ref)
+    if found != body.new:
+        try:
+            old = "" if first and found is None else body.old
+            door.swap([(body.ref, body.new, old)], f"orchgit: {body.land} {body.assignment}".rstrip())
+        except GitError:
+            found = door.ref(body.ref)
+            if found != body.new:
+                return e.MergeStale(body.land, body.assignment, found or "")
+    door.barrier()
+    return e.MergeDone(body.land, body.assignment, body.new)
+
+
+def _observe(world: World, body: e.ShipRequested) -> e.Body:
+    if not body.ref:
+        return e.ShipObserved("", "", "HEAD was detached when the run began: there is no branch to merge into")
+    old = world.door.ref(body.ref)
+    if old is None:
+        return e.ShipObserved(body.ref, "", f"{body.ref} is gone")
+    listed = world.door.run("worktree", "list", "--porcelain", refs=True).decode("utf-8", "replace")
+    place = ""
+    for line in listed.splitlines():
+        if line.startswith("worktree "):
+            place = line.removeprefix("worktree ")
+        elif line == f"branch {body.ref}":
+            why = f"{body.ref} is checked out in {place}, and no checkout of yours is touched; merge it there yourself"
+            return e.ShipObserved(body.ref, old, why)
+    return e.ShipObserved(body.ref, old, "")
+
+
+# -- orchestrator and reviewers --------------------------------------------------------------------------
+
+
+def _view(world: World, event: e.Event, commit: str) -> Place:
+    """A read-only place on a commit, made only if a tool is called. The caller removes it."""
+    root = world.state / f"view-{event.seq}"
+
+    def make() -> Any:
+        cell = cells.make(world.door, root, commit, who="reader")
+        return confined(world.agents.sandbox, cell, ())
+
+    return Place(root / "work", make)
+
+
+def _think(
+    world: World, run: Run, event: e.Event, commit: str, emit: Emit, *, text: str, **job: Any
+) -> tuple[Any, object | None]:
+    place = _view(world, event, commit)
+    stop = world.stops.setdefault(event.seq, threading.Event())
+    try:
+        return world.agents.run(
+            key=brief.key(run, event.body), brief=text, place=place, stop=stop, cause=event.seq, emit=emit, **job
+        )  # fmt: skip
+    finally:
+        if place.used:
+            cells.remove(place.workdir.parent)
+
+
+def _issue(world: World, run: Run) -> str:
+    assert run.issue is not None
+    return world.agents.store.blob(run.issue.text).decode("utf-8", "replace")
+
+
+def _plan(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
+    assert run.started is not None
+    base = run.started.base
+    listed = world.door.run("ls-tree", "-r", "-z", "--name-only", base).split(b"\0")[:-1]
+    outline = "\n".join(shown(p) for p in listed[:OUTLINE_FILES])
+    if len(listed) > OUTLINE_FILES:
+        outline += f"\n… and {len(listed) - OUTLINE_FILES} more files"
+    orchestrator = world.agents.roster.orchestrator.member.name
+    outcome, result = _think(
+        world, run, event, base, emit, text=brief.plan(run, _issue(world, run), outline), role="orchestrator",
+        purpose="plan", name=orchestrator, parse={"propose_plan": wire.parse_plan},
+    )  # fmt: skip
+    actor = e.Actor("agent", orchestrator)
+    if isinstance(result, wire.QuestionsIn):
+        return e.Draft(e.QuestionAsked(tuple(result.questions)), actor, event.seq)
+    if not isinstance(result, Plan):
+        return _failed(outcome, event)
+    wrong = problems(result, run.started.roster)
+    if wrong:
+        listed_wrong = tuple(str(p)[:500] for p in wrong[:40])
+        return e.Draft(e.PlanInvalid(listed_wrong), ENGINE, event.seq)
+    proposed = e.PlanProposed(run.plan_version + 1, e.plan_digest(result), result)
+    return e.Draft(proposed, actor, event.seq)
+
+
+def _diff(world: World, old: str, new: str) -> str:
+    """For reading; cut where the brief is made."""
+    output = world.door.run("diff", "--no-ext-diff", "--no-textconv", "--no-renames", "--no-color", old, new)
+    return output[: 4 * brief.MAX_DIFF].decode("utf-8", "replace")
+
+
+def _verdict(world: World, run: Run, event: e.Event, body: e.VerdictRequested, emit: Emit) -> e.Draft:
+    work = run.works[body.assignment]
+    orchestrator = world.agents.roster.orchestrator.member.name
+    ran = "\n".join(
+        f"{r.command}: passed" + (f", {r.tests} tests" if r.tests is not None else "") for r in work.results
+    )
+    text = brief.verdict(
+        run, body.assignment, _diff(world, work.base, body.commit), work.report.summary if work.report else "",
+        ran or "(the plan has none)",
+    )  # fmt: skip
+    outcome, given = _think(
+        world, run, event, body.commit, emit, text=text, role="orchestrator", purpose="verdict", name=orchestrator
+    )  # fmt: skip
+    if not isinstance(given, wire.VerdictIn):
+        return _failed(outcome, event)
+    made = e.VerdictGiven(body.assignment, body.attempt, given.decision, tuple(given.reasons))
+    return e.Draft(made, e.Actor("agent", orchestrator), event.seq)
+
+
+def _review(world: World, run: Run, event: e.Event, body: e.ReviewRequested, emit: Emit) -> e.Draft:
+    mine = {f.id: f for f in run.open_findings() if f.reviewer == body.reviewer}
+
+    def parse(data: Mapping[str, Any]) -> wire.ReviewIn:
+        review = wire.parse(wire.ReviewIn, data)
+        unknown = [f for f in review.fixed if f not in mine]
+        if unknown:
+            raise ValueError(f"fixed: {', '.join(unknown)} is not among your open findings ({', '.join(mine) or 'none'})")
+        return review
+
+    text = brief.review(run, body, _issue(world, run), _diff(world, body.since, body.tip))
+    outcome, given = _think(
+        world, run, event, body.tip, emit, text=text, role="reviewer", purpose="review", name=body.reviewer,
+        parse={"report_review": parse},
+    )  # fmt: skip
+    if not isinstance(given, wire.ReviewIn):
+        return _failed(outcome, event)
+    # A finding said again keeps the identity that it has.
+    known = {(f.path, f.title.casefold()) for i, f in mine.items() if i not in given.fixed}
+    new = tuple(f for f in wire.findings(given) if (f.path, f.title.casefold()) not in known)
+    fixed = tuple(dict.fromkeys(given.fixed))
+    made = e.ReviewReported(body.reviewer, body.round, body.tip, given.summary, new, fixed)
+    return e.Draft(made, e.Actor("agent", body.reviewer), event.seq)
+
+
+def _synthesis(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
+    assert run.started is not None
+    attempts = sum(len(w.attempts) for w in run.works.values())
+    counted = totals.count(world.door, run.started.base, run.tip, len(run.works), attempts)
+    reports = "\n\n".join(f"{n}: {w.report.summary}" for n, w in run.works.items() if w.report)
+    orchestrator = world.agents.roster.orchestrator.member.name
+    outcome, given = _think(
+        world, run, event, run.tip, emit, text=brief.synthesis(run, _issue(world, run), counted, reports),
+        role="orchestrator", purpose="synthesis", name=orchestrator,
+    )  # fmt: skip
+    if not isinstance(given, wire.SynthesisIn):
+        return _failed(outcome, event)
+    made = e.SynthesisWritten(given.summary, tuple(given.review_by_human), counted)
+    return e.Draft(made, e.Actor("agent", orchestrator), event.seq)
+
+

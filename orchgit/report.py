@@ -1,0 +1,367 @@
+"""A run, told to people: one sentence per event, the state in a few lines, the report in Markdown, all of it as JSON.
+
+Pure: events and a Run in, text out. Whatever an agent or an issue wrote goes through `safe`: it may say what it likes,
+and it may not move the cursor.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from orchgit.core import events as e
+from orchgit.core.codec import encode
+from orchgit.core.decide import advance, describe, waiting
+from orchgit.core.plan import Plan, order, waves
+from orchgit.core.state import Run
+
+
+def safe(text: str, *, lines: bool = False) -> str:
+    """Text somebody else wrote, for a terminal: no control, format or surrogate characters; newlines if `lines`."""
+    kept = []
+    for c in text:
+        if c == "\n":
+            kept.append("\n" if lines else " ")
+        elif c == "\t":
+            kept.append("    " if lines else " ")
+        elif unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co"):
+            kept.append("\N{REPLACEMENT CHARACTER}")
+        else:
+            kept.append(c)
+    return "".join(kept)
+
+
+def short(text: str, width: int = 100) -> str:
+    text = " ".join(safe(text).split())
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def money(micro: int | None) -> str:
+    return "cost unknown" if micro is None else f"${micro / 1_000_000:.2f}"
+
+
+def span(ms: int) -> str:
+    if ms < 1000:
+        return f"{ms} ms"
+    seconds = ms / 1000
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+def id7(oid: str) -> str:
+    return oid[:10]
+
+
+def say(event: e.Event) -> str:  # noqa: PLR0911, PLR0912
+    """One line: what happened, in the words of the design."""
+    return f"{_subject(event.body)}{_sentence(event.body)}"
+
+
+def _subject(body: e.Body) -> str:
+    name = getattr(body, "assignment", "") or getattr(body, "subject", "")
+    if not name:
+        return ""
+    attempt = getattr(body, "attempt", 0)
+    return f"{name} (attempt {attempt}): " if attempt > 1 else f"{name}: "
+
+
+def _sentence(body: e.Body) -> str:
+    match body:
+        case e.RunStarted():
+            note = "; SCRIPTED agents, no model is called" if body.scripted else ""
+            return f"run started at {id7(body.base)}, sandbox {body.sandbox}{note}"
+        case e.RunResumed():
+            torn = f"; {body.torn_bytes} bytes of an unfinished line were set aside" if body.torn_bytes else ""
+            return f"run resumed{torn}"
+        case e.RunCompleted():
+            return f"run completed at {id7(body.tip)}"
+        case e.RunBlocked():
+            return f"run blocked: a human is needed for {', '.join(body.blockers)}"
+        case e.AbortRequested():
+            return f"abort requested: {short(body.reason)}"
+        case e.RunAborted():
+            return "run aborted"
+        case e.RunFailed():
+            return f"run failed: {body.refused} was refused: {short(body.why)}"
+        case e.OutcomeIgnored():
+            return f"ignored {body.refused}: {short(body.why)}"
+        case e.IssueRead():
+            return f"issue read from {safe(body.source)}: {short(body.title)}"
+        case e.PlanRequested():
+            return "plan requested from the orchestrator"
+        case e.QuestionAsked():
+            return f"{len(body.questions)} questions asked: {short('; '.join(body.questions))}"
+        case e.QuestionAnswered():
+            return f"questions answered: {short('; '.join(body.answers))}"
+        case e.PlanProposed():
+            names = ", ".join(a.id for a in body.plan.assignments)
+            return f"plan v{body.version} proposed ({body.digest[:12]}): {names}"
+        case e.PlanInvalid():
+            return f"plan sent back, {len(body.problems)} problems: {short('; '.join(body.problems), 200)}"
+        case e.PlanRejected():
+            return f"plan v{body.version} rejected: {short(body.feedback)}"
+        case e.PlanApproved():
+            who = "by a human" if body.mode == "human" else "by policy (--yes), not by a human"
+            return f"plan v{body.version} approved {who} ({body.digest[:12]})"
+        case e.AssignmentStarted():
+            again = f", with {len(body.feedback)} pieces of feedback" if body.feedback else ""
+            return f"assignment started{again}"
+        case e.CellRequested():
+            return "cell requested"
+        case e.CellMade():
+            held = sum(1 for c in body.canary if c.endswith(": prevented"))
+            return f"cell made at {id7(body.start)}, {body.sandbox}, canary: {held} attempts prevented"
+        case e.CellFailed():
+            return f"no cell: {short(body.why)}"
+        case e.CellRemovalRequested() | e.CellRemoved():
+            return "cell removed" if isinstance(body, e.CellRemoved) else "cell to be removed"
+        case e.AgentRequested():
+            return f"{body.member} asked to work"
+        case e.AgentStarted():
+            return f"{body.member} started ({body.purpose}, {body.backend}, {safe(body.model)}, network {body.network})"
+        case e.AgentExited():
+            words = [body.status, span(body.duration_ms)]
+            if body.calls:
+                words += [f"{body.input_tokens + body.cache_read_tokens + body.cache_write_tokens} tokens in",
+                          f"{body.output_tokens} out", money(body.cost_micro)]  # fmt: skip
+            if body.refused:
+                words.append(f"{len(body.refused)} calls refused: {short(body.refused[0], 80)}")
+            return f"{body.member} ended: {', '.join(words)}"
+        case e.AgentReported():
+            more = [*(f"wants scope: {r}" for r in body.scope_requests), *(f"blocker: {b}" for b in body.blockers)]
+            return f"reported: {short(' '.join([body.summary, *more]))}"
+        case e.AgentFailed():
+            return f"agent ended without a result: {body.status}: {short(body.message)}"
+        case e.ScopeViolationSeen():
+            return f"OUT OF SCOPE, {body.layer}: {safe(body.path)} {short(body.what)}".rstrip()
+        case e.WatchIncomplete():
+            return f"the watchdog lost events ({short(body.why)}); the gate reads the whole tree"
+        case e.GateRequested():
+            return "gate"
+        case e.GatePassed():
+            return f"gate passed: {body.files} files, commit {id7(body.commit)}"
+        case e.GateFailed():
+            first = "; ".join(f"{v.path} {v.rule}".strip() for v in body.violations[:3])
+            return f"gate failed, {body.total} violations: {short(first, 160)}"
+        case e.SalvageRequested():
+            return "work is being set aside"
+        case e.SalvageKept():
+            return f"work set aside as {id7(body.commit)}" if body.commit else f"nothing to set aside: {short(body.why)}"
+        case e.ChecksRequested():
+            return f"checks on the merge result with {id7(body.onto)}"
+        case e.ChecksPassed():
+            return f"checks passed ({_results(body.results)}) for tree {id7(body.tree)}"
+        case e.ChecksFailed():
+            return f"checks failed: {'; '.join(f'{short(r.command, 60)}: {r.why}' for r in body.results if not r.passed)}"
+        case e.ChecksStale():
+            return f"cannot be carried onto the tip, at: {short(', '.join(body.paths))}"
+        case e.VerdictRequested():
+            return "verdict requested from the orchestrator"
+        case e.VerdictGiven():
+            return f"verdict: {body.decision}" + (f": {short('; '.join(body.reasons), 160)}" if body.reasons else "")
+        case e.MergePrepared():
+            return f"{body.land} prepared onto {id7(body.old)}"
+        case e.MergeBuilt():
+            return f"{body.land} commit {id7(body.new)}"
+        case e.MergeRequested():
+            return f"{body.ref.removeprefix('refs/heads/')}: {id7(body.old)} -> {id7(body.new)}"
+        case e.MergeDone():
+            return {"merge": "merged", "seal": "sealed", "ship": "shipped"}[body.land] + f" as {id7(body.new)}"
+        case e.MergeStale():
+            return f"the branch was moved by somebody else, to {id7(body.found) or 'nothing'}"
+        case e.BlockerRaised():
+            about = f" about {body.about}" if body.about else ""
+            return f"BLOCKER {body.blocker}{about}: {short(body.text, 200)}"
+        case e.BlockerAnswered():
+            return f"blocker {body.blocker} answered: {short(body.text) or '(try again)'}"
+        case e.ReviewRequested():
+            return f"{body.reviewer} asked to read {id7(body.since)}..{id7(body.tip)}, round {body.round}"
+        case e.ReviewReported():
+            if not body.findings and not body.fixed:
+                return f"{body.reviewer}: clean, no findings. {short(body.summary)}"
+            return f"{body.reviewer}: {len(body.findings)} new findings, {len(body.fixed)} fixed"
+        case e.FindingOpened(finding=f):
+            return f"finding {f.id} opened, {f.severity}, {safe(f.path)}:{f.line}: {short(f.title)}"
+        case e.FindingFixed():
+            return f"finding {body.finding} fixed, says {body.reviewer}"
+        case e.FindingWaived():
+            return f"finding {body.finding} waived: {short(body.reason)}"
+        case e.FixAssigned():
+            return f"to fix: {', '.join(body.findings) or short(body.why)}"
+        case e.SynthesisRequested():
+            return "synthesis requested from the orchestrator"
+        case e.SynthesisWritten():
+            return f"synthesis: {totals(body.totals)}"
+        case e.ShipAsked() | e.ShipRequested():
+            return "ship"
+        case e.ShipObserved():
+            return f"{body.ref} is at {id7(body.old)}" if not body.why else f"cannot ship: {short(body.why, 200)}"
+    return body.type
+
+
+def _results(results: Sequence[e.CheckResult]) -> str:
+    if not results:
+        return "none in the plan"
+    tests = [r.tests for r in results if r.tests is not None]
+    return f"{len(results)} commands" + (f", {sum(tests)} tests" if tests else "")
+
+
+def totals(t: e.Totals) -> str:
+    return (
+        f"{t.files_created} files created, {t.files_changed} changed, {t.files_deleted} deleted; "
+        f"+{t.lines_added} -{t.lines_deleted} lines; {t.tests_added} tests added in {t.test_files} files; "
+        f"{t.docs_files} docs; {t.assignments} assignments in {t.attempts} attempts"
+    )
+
+
+# -- the plan --------------------------------------------------------------------------------------------
+
+
+def plan_rows(plan: Plan) -> list[tuple[str, str, str, str, str]]:
+    """(assignment and title, worker, writes, after, checks), dependencies first."""
+    rows = []
+    for a in order(plan):
+        writes = "\n".join([*a.allow, *(f"not {d}" for d in a.deny)])
+        title = f"{safe(a.id)}\n{short(a.title, 60)}"
+        rows.append((title, safe(a.worker), safe(writes, lines=True), ", ".join(a.depends_on) or "—",
+                     safe("\n".join(a.checks), lines=True) or "none"))  # fmt: skip
+    return rows
+
+
+def plan_notes(plan: Plan) -> list[str]:
+    """What a person has to know before saying yes, beside the table."""
+    steps = " → ".join(" + ".join(a.id for a in wave) for wave in waves(plan))
+    notes = [f"Order: {steps}  (each starts the moment what it depends on is merged)"]
+    for a in order(plan):
+        loose = [r.path or "the whole tree" for r in a.scope.roots() if not r.exact]
+        if loose:
+            notes.append(f"{a.id}: the sandbox leaves more than the scope writable in {', '.join(loose)}; the gate decides")
+        if not a.checks:
+            notes.append(f"{a.id}: no checks; only the gate and the verdict stand before its merge")
+    return notes
+
+
+# -- the state -------------------------------------------------------------------------------------------
+
+
+def status_lines(run: Run) -> list[str]:
+    lines = [f"{run.id}  {run.phase}" + (f"  {short(run.issue.title, 70)}" if run.issue else "")]
+    for name, work in run.works.items():
+        attempt = f"attempt {work.attempt}" if work.attempt else "not started"
+        lines.append(f"  {name:<16} {work.stage:<12} {attempt:<12} {safe(work.spec.worker)}")
+    for f in run.open_findings():
+        lines.append(f"  finding {f.id} {f.severity} {safe(f.path)}:{f.line} {short(f.title, 60)}")
+    lines += [f"  {line}" for line in next_lines(run)]
+    return lines
+
+
+def next_lines(run: Run) -> list[str]:
+    """What a person can do now, or what the engine would do next."""
+    if run.over:
+        return [f"over: {run.phase}"] + (
+            [f"the work is on orchgit/{run.id}/integration"] if run.phase == "completed" else []
+        )  # fmt: skip
+    need = waiting(run)
+    if need == "questions":
+        return [f"waits for answers: {len(run.questions)} questions", f'orchgit answer {run.id} "…" for each, in order']
+    if need == "approval" and run.proposal:
+        return [
+            f"waits for approval of plan v{run.proposal.version} ({run.proposal.digest[:12]})",
+            f"orchgit plan {run.id}    orchgit approve {run.id}    orchgit reject {run.id} --why \"…\"",
+        ]
+    if need == "blockers":
+        lines = []
+        for b in run.open_blockers():
+            lines += [f"blocker {b.id} {b.about}: {short(b.text, 160)}", f"  {describe(run, b)}"]
+        return lines
+    step = advance(run)
+    if step is not None:
+        return [f"next: {step.type}"]
+    waits = ", ".join(sorted(_pending_words(ev) for ev in run.pending.values()))
+    return [f"waits for: {waits}" if waits else "nothing is due", f"no engine alive? orchgit resume {run.id}"]
+
+
+def _pending_words(event: e.Event) -> str:
+    about = getattr(event.body, "assignment", "") or getattr(event.body, "reviewer", "")
+    return f"{event.body.type} {about}".strip()
+
+
+def status_json(run: Run) -> dict[str, Any]:
+    return {
+        "run": run.id,
+        "phase": run.phase,
+        "seq": run.seq,
+        "waiting": waiting(run),
+        "issue": run.issue.title if run.issue else None,
+        "base": run.started.base if run.started else None,
+        "tip": run.tip,
+        "scripted": bool(run.started and run.started.scripted),
+        "plan": {"version": run.plan_version, "digest": run.plan_digest} if run.plan else None,
+        "questions": list(run.questions),
+        "assignments": {
+            n: {
+                "stage": w.stage, "worker": w.spec.worker, "attempt": w.attempt, "counted": w.counted,
+                "head": w.head, "base": w.base, "depends_on": list(w.spec.depends_on),
+            }
+            for n, w in run.works.items()
+        },
+        "findings": [encode(f) for f in run.findings],
+        "blockers": [
+            {"id": b.id, "kind": b.kind, "about": b.about, "text": b.text, "open": b.open} for b in run.blockers
+        ],
+        "pending": [{"seq": s, "type": ev.body.type} for s, ev in run.pending.items()],
+        "next": next_lines(run),
+    }  # fmt: skip
+
+
+# -- the end ---------------------------------------------------------------------------------------------
+
+
+def costs(log: Iterable[e.Event]) -> list[tuple[str, int, int, int, int | None]]:
+    """(agent, runs, tokens in, tokens out, micro-dollars or None when any part is unknown)."""
+    sums: dict[str, list[Any]] = {}
+    for event in log:
+        if isinstance(event.body, e.AgentExited):
+            b = event.body
+            row = sums.setdefault(b.member, [0, 0, 0, 0])
+            row[0] += 1
+            row[1] += b.input_tokens + b.cache_read_tokens + b.cache_write_tokens
+            row[2] += b.output_tokens
+            row[3] = None if row[3] is None or b.cost_micro is None else row[3] + b.cost_micro
+    return [(name, *row) for name, row in sums.items()]
+
+
+def markdown(run: Run, log: Sequence[e.Event]) -> str:
+    """The report: what was asked, what was done, by whom, what was found, what it cost, what a human should look at."""
+    title = safe(run.issue.title) if run.issue else run.id
+    parts = [f"# {title}", f"Run `{run.id}`: **{run.phase}**."]
+    if run.started and run.started.scripted:
+        parts.append("Agents were **scripted**: no model was called.")
+    if run.synthesis:
+        parts += [safe(run.synthesis.summary, lines=True), "## Totals, counted from git", totals(run.synthesis.totals) + "."]
+    if run.works:
+        rows = ["| assignment | worker | stage | attempts | commit |", "| --- | --- | --- | --- | --- |"]
+        for n, w in run.works.items():
+            rows.append(f"| {n} | {safe(w.spec.worker)} | {w.stage} | {len(w.attempts)} | `{id7(w.head)}` |")
+        parts += ["## Assignments", "\n".join(rows)]
+    reviews = [ev.body for ev in log if isinstance(ev.body, e.ReviewReported)]
+    if reviews:
+        listed = [
+            f"- round {r.round}, {safe(r.reviewer)}: "
+            + ("clean, no findings" if not r.findings and not r.fixed else f"{len(r.findings)} new, {len(r.fixed)} fixed")
+            for r in reviews
+        ]
+        listed += [
+            f"- **{f.id}** {f.severity}, {f.state}: `{safe(f.path)}:{f.line}` {short(f.title)}" for f in run.findings
+        ]
+        parts += ["## Review", "\n".join(listed)]
+    if run.synthesis and run.synthesis.review_by_human:
+        parts += ["## For a human to look at", "\n".join(f"- {short(i, 300)}" for i in run.synthesis.review_by_human)]
+    spent = costs(log)
+    if spent:
+        rows = ["| agent | runs | tokens in | tokens out | cost |", "| --- | --- | --- | --- | --- |"]
+        rows += [f"| {n} | {c} | {i} | {o} | {money(m)} |" for n, c, i, o, m in spent]
+        parts += ["## Cost", "\n".join(rows)]
+    if not run.over:
+        parts += ["## Next", "\n".join(f"- {line}" for line in next_lines(run))]
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,231 @@
+"""The loop: decide, write, act; repeat.
+
+One thread owns the log and the state: the one that calls `drive`. Requests are performed by threads of their own, which
+post what they see to one queue. Nothing is acted on before it is written, and nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from orchgit import effects
+from orchgit.core import events as e
+from orchgit.core.decide import ENGINE, decide, waiting
+from orchgit.core.errors import Kind, OrchgitError
+from orchgit.core.state import Illegal, Run, evolve, replay
+from orchgit.effects import World
+from orchgit.eventlog import Log, Store
+
+Listener = Callable[[Run, e.Event], None]
+POLL_S = 5.0  # the inbox is looked at when the watchdog says so, and this often in case it did not
+
+
+def now() -> str:
+    """RFC 3339, UTC, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def load(log: Log) -> Run:
+    """Fold the log that is there. Raises OrchgitError for one that is not legal."""
+    run = Run(log.run)
+    for event in log.read():
+        try:
+            run = evolve(run, event)
+        except Illegal as error:
+            raise OrchgitError(
+                Kind.NO, f"event {event.seq} of run {log.run} could not happen", str(error), f"orchgit audit {log.run}"
+            ) from error
+    return run
+
+
+class Runner:
+    """Drives one run. Use as a context: leaving it stops what is under way and closes the log."""
+
+    def __init__(self, log: Log, listeners: tuple[Listener, ...] = ()) -> None:
+        self.log = log
+        self.run = load(log)
+        self.world: World | None = None
+        self._listeners = listeners
+        self._seen: queue.Queue[e.Draft | BaseException | None] = queue.Queue()
+        self._threads: dict[int, threading.Thread] = {}
+        # A batch that its engine could not finish writing is finished first: every batch ends in a fixed point.
+        self.record()
+
+    def record(self, *drafts: e.Draft) -> list[e.Event]:
+        """Decide on what was seen and write it all. Raises Illegal for an input that cannot happen now."""
+        if self.run.phase == "new" and not drafts:
+            return []
+        before = self.run
+        run, written = decide(before, drafts, now())
+        if written:
+            self.log.append(written)
+        self.run = run
+        for event in written:
+            for listen in self._listeners:
+                listen(run, event)
+        return written
+
+    # -- driving
+
+    def drive(self, world: World, *, wait: bool = False, idle: Callable[[Run], list[e.Draft] | None] | None = None) -> Run:
+        """Go on until a human is needed or the run is over.
+
+        When it waits for a human, `idle` may supply what the human said (it blocks, and None means nobody answers
+        here); with `wait`, the inbox is waited for instead of returning.
+        """
+        self.world = world
+        watch = self._notice_inbox(world)
+        try:
+            self._recover(world)
+            while not self.run.over:
+                self._inbox()
+                if waiting(self.run) and self._seen.empty():
+                    said = idle(self.run) if idle else None
+                    if said:
+                        self._act(world, self.record(*said))
+                        continue
+                    if not wait:
+                        return self.run
+                if not self.run.pending and not waiting(self.run):
+                    return self.run
+                self._step(world)
+            return self.run
+        finally:
+            watch()
+
+    def _step(self, world: World) -> None:
+        """Take what was seen, as much as there is, and go on from there."""
+        drafts: list[e.Draft] = []
+        try:
+            got = self._seen.get(timeout=POLL_S)
+            while True:
+                if isinstance(got, BaseException):
+                    raise got
+                if got is not None:
+                    drafts.append(got)
+                got = self._seen.get_nowait()
+        except queue.Empty:
+            pass
+        if drafts:
+            self._act(world, self.record(*drafts))
+
+    def _act(self, world: World, written: list[e.Event]) -> None:
+        for event in written:
+            if isinstance(event.body, e.AbortRequested):
+                for stop in world.stops.values():
+                    stop.set()
+            if event.body.kind == "request" and event.seq in self.run.pending:
+                self._start(world, event, effects.perform)
+
+    def _recover(self, world: World) -> None:
+        """What was asked for before this engine began, and has no outcome."""
+        for seq, event in self.run.pending.items():
+            if seq not in self._threads:
+                self._start(world, event, effects.recover)
+
+    def _start(self, world: World, event: e.Event, do: Callable[..., e.Draft]) -> None:
+        run = self.run
+
+        def body() -> None:
+            try:
+                self._seen.put(do(world, run, event, self._seen.put))
+            except BaseException as error:  # carried to the thread that owns the log, and raised there
+                self._seen.put(error)
+
+        thread = threading.Thread(target=body, name=f"{event.body.type} {event.seq}", daemon=True)
+        self._threads[event.seq] = thread
+        thread.start()
+
+    # -- inbox
+
+    def _notice_inbox(self, world: World) -> Callable[[], None]:
+        try:
+            return world.watchdog.notify(str(self.log.path / "inbox"), lambda _: self._seen.put(None)).stop
+        except OSError:
+            return lambda: None
+
+    def _inbox(self) -> None:
+        """Log each message once, then delete it: killed between the two, the second reading finds it refused."""
+        for path in self.log.inbox():
+            answer = apply(self, path)
+            if self.world is not None:
+                self._act(self.world, answer)
+            path.unlink(missing_ok=True)
+
+    # -- end
+
+    def interrupt(self) -> None:
+        """Stop every agent; their requests stay open in the log, for resume."""
+        if self.world is not None:
+            for stop in self.world.stops.values():
+                stop.set()
+        deadline = time.monotonic() + 5
+        for thread in self._threads.values():
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def close(self) -> None:
+        self.log.close()
+
+
+def apply(runner: Runner, path: Path) -> list[e.Event]:
+    """A message from another process, as the input it stands for. One that cannot happen now is dropped, said so."""
+    try:
+        message = json.loads(path.read_bytes())
+        draft = draft_of(message)
+        return runner.record(draft)
+    except (ValueError, KeyError, TypeError, Illegal) as error:
+        said = f"message {path.stem}: {error}"[:500]
+        ignored = e.Draft(e.OutcomeIgnored("inbox", said), ENGINE)
+        return runner.record(ignored)
+
+
+def message_of(draft: e.Draft) -> dict[str, object]:
+    """What `draft_of` reads: an input on its way through the inbox."""
+    return {"type": draft.body.type, "data": e.encode(draft.body), "actor": e.encode(draft.actor)}
+
+
+def draft_of(message: dict[str, object]) -> e.Draft:
+    """Raises ValueError for what is not an input of a human."""
+    cls = e.TYPES.get(str(message["type"]))
+    if cls is None or not (cls.kind == "input" or cls is e.PlanProposed):
+        raise ValueError(f"{message['type']!r} does not come through the inbox")
+    actor = e.decode(e.Actor, message["actor"])
+    if actor.kind != "human":
+        raise ValueError("only what a human said comes through the inbox")
+    return e.Draft(e.decode(cls, message["data"]), actor)
+
+
+def submit(log_path: Path, draft: e.Draft) -> tuple[str, Run | None]:
+    """Say something to a run, alive or not. "sent" to a living engine, or "logged" with the run after it.
+
+    Raises OrchgitError, with the reason, for what cannot happen now.
+    """
+    store = Store(log_path)
+    if store.holder() is not None:
+        _rehearse(store, draft)
+        store.submit(message_of(draft))
+        return "sent", None
+    log = Log(log_path)
+    try:
+        runner = Runner(log)
+        try:
+            runner.record(draft)
+        except Illegal as error:
+            raise OrchgitError(Kind.NO, "that cannot be done now", str(error), f"orchgit status {log.run}") from error
+        return "logged", runner.run
+    finally:
+        log.close()
+
+
+def _rehearse(store: Store, draft: e.Draft) -> None:
+    """Whether it could happen in the run as the log has it: the person at the keyboard is told at once."""
+    try:
+        decide(replay(store.run, store.read()), [draft], now())
+    except Illegal as error:
+        raise OrchgitError(Kind.NO, "that cannot be done now", str(error), f"orchgit status {store.run}") from error

@@ -1,0 +1,277 @@
+"""Opening a run: a new one on an issue, or one that is there, with the world that its engine acts on.
+
+What a run depends on is frozen at its start: configuration and roster are one blob, and resume reads that blob, whatever
+the files say by then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from orchgit import __version__, agents, roster, runner
+from orchgit.agent_run import Agents
+from orchgit.config import Config, load, state_home
+from orchgit.core import events as e
+from orchgit.core.codec import decode, dumps, encode
+from orchgit.core.errors import Kind, OrchgitError
+from orchgit.core.plan import Member
+from orchgit.effects import World
+from orchgit.eventlog import Log, Store, fsync_dir
+from orchgit.git import cells
+from orchgit.git.door import Door
+from orchgit.git.user import UserRepo, git_version
+from orchgit.sandbox import Level, Sandbox, best
+from orchgit.watch import Watchdog
+
+TOOL = f"orchgit/{__version__}"
+Progress = Callable[[str, str], None]
+
+
+@dataclass(frozen=True)
+class Issue:
+    source: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line of `start` adds to the configuration."""
+
+    backend: str = ""
+    playbook: str = ""
+    model: str = ""
+    approval: Literal["human", "policy"] = "human"
+    ship: Literal["none", "merge"] | None = None
+    allow_unsandboxed: bool = False
+
+
+def runs_dir(common: Path) -> Path:
+    return common / "orchgit" / "runs"
+
+
+def all_runs(common: Path) -> list[Store]:
+    """Runs of this repository, newest first."""
+    try:
+        found = [p for p in runs_dir(common).iterdir() if (p / "events.jsonl").exists()]
+    except FileNotFoundError:
+        return []
+    return [Store(p) for p in sorted(found, key=lambda p: p.name, reverse=True)]
+
+
+def find_run(common: Path, name: str | None) -> Store:
+    """A run by its name, or by the beginning of it; the newest when no name is given."""
+    runs = all_runs(common)
+    if not runs:
+        raise OrchgitError(Kind.USAGE, "there is no run in this repository", "", "orchgit start ISSUE.md")
+    if not name:
+        return runs[0]
+    exact = [r for r in runs if r.run == name]
+    matching = exact or [r for r in runs if r.run.startswith(name)]
+    if len(matching) == 1:
+        return matching[0]
+    what = f"{name!r} names {len(matching)} runs" if matching else f"there is no run {name!r}"
+    known = ", ".join(r.run for r in (matching or runs)[:5])
+    raise OrchgitError(Kind.USAGE, what, f"runs here: {known}", "orchgit status")
+
+
+def new_run_name() -> str:
+    """Sorts by time, short enough to type, and unlikely to be taken."""
+    alphabet = "23456789abcdefghjkmnpqrstuvwxyz"
+    tail = "".join(secrets.choice(alphabet) for _ in range(5))
+    return f"{datetime.now(UTC):%y%m%d-%H%M}-{tail}"
+
+
+def link_runs(repo: UserRepo, run: str) -> None:
+    """`.orchestration/runs/<run>` names the real directory in the git directory, where `git clean` does not go."""
+    folder = repo.root / ".orchestration" / "runs"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        ignore = folder.parent / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("runs/\n.gitignore\n")  # without `orchgit init`, not even the ignore file is to show
+        link = folder / run
+        if not link.is_symlink():
+            link.symlink_to(runs_dir(repo.common) / run, target_is_directory=True)
+    except OSError:
+        pass  # a work tree that cannot be written still has its log
+
+
+def choose(members: tuple[roster.RosterMember, ...], config: Config, options: Options) -> tuple[
+    tuple[roster.RosterMember, ...], list[str]
+]:  # fmt: skip
+    """Give everybody on the roster a backend that is there. Raises OrchgitError (UNAVAILABLE): never a fall-back."""
+    said: list[str] = []
+    found: dict[str, agents.Probe] = {}
+
+    def probe(name: str) -> agents.Probe:
+        if name not in found:
+            found[name] = agents.backend(name).probe(config.options(name))
+        return found[name]
+
+    chosen = []
+    for member in members:
+        name = options.backend or member.member.backend
+        if not name:
+            name = next((b for b in agents.BACKENDS if b != "scripted" and probe(b).found), "")
+            if name and not said:
+                said.append(f"no backend is configured; using {name}, which is here ({probe(name).detail})")
+        if not name or not probe(name).found:
+            raise _nobody(name, {b: probe(b) for b in ([name] if name else agents.BACKENDS)})
+        model = "scripted" if name == "scripted" else options.model or member.member.model
+        chosen.append(replace(member, member=replace(member.member, backend=name, model=model)))
+    return tuple(chosen), said
+
+
+def _nobody(name: str, probes: dict[str, agents.Probe]) -> OrchgitError:
+    lines = [f"{b}: {p.detail}" + (f" ({p.hint})" if p.hint else "") for b, p in probes.items()]
+    return OrchgitError(
+        Kind.UNAVAILABLE,
+        f"the agent backend {name!r} cannot be used" if name else "there is no agent to do the work",
+        "\n".join(lines),
+        "choose one:\n"
+        "  export ANTHROPIC_API_KEY=…             the built-in agent, over the Anthropic API\n"
+        "  orchgit start ISSUE --backend scripted --playbook FILE   a script; no model is called\n"
+        "  orchgit demo                           see the whole of it with scripted agents",
+    )
+
+
+def freeze(config: Config, members: tuple[roster.RosterMember, ...]) -> bytes:
+    """Configuration and roster as one blob."""
+    people = [
+        {"member": encode(m.member), "prompt": m.prompt, "tools": list(m.tools), "limits": encode(m.limits)}
+        for m in members
+    ]
+    return dumps({"config": json.loads(config.to_json()), "roster": people}).encode()
+
+
+def thaw(data: bytes) -> tuple[Config, roster.Roster]:
+    fields: dict[str, Any] = json.loads(data)
+    members = tuple(
+        roster.RosterMember(
+            decode(Member, m["member"]), m["prompt"], tuple(m["tools"]), decode(agents.Limits, m["limits"]), None
+        )
+        for m in fields["roster"]
+    )
+    return Config.from_json(json.dumps(fields["config"])), roster.Roster(members, ())
+
+
+class Session:
+    """A run that is open for writing, and its world. Close it."""
+
+    def __init__(
+        self, repo: UserRepo, log: Log, listeners: tuple[runner.Listener, ...], progress: Progress,
+        sandbox: Sandbox, level: Level,
+    ) -> None:  # fmt: skip
+        self.repo = repo
+        self.runner = runner.Runner(log, listeners)
+        self.sandbox, self.level = sandbox, level
+        self._progress = progress
+        self._world: World | None = None
+
+    @property
+    def world(self) -> World:
+        if self._world is None:
+            log = self.runner.log
+            started = self.runner.run.started
+            assert started is not None
+            config, people = thaw(log.blob(started.config))
+            team = Agents(config, people, log, self.sandbox, self.level, self._progress)
+            place = state_home(config, os.environ) / cells.repository_id(self.repo.common) / log.run
+            place.mkdir(parents=True, exist_ok=True, mode=0o700)
+            door = Door(self.repo.common, self.repo.object_format)
+            self._world = World(self.repo, door, team, place, Watchdog())
+        return self._world
+
+    def close(self) -> None:
+        if self._world is not None:
+            self.runner.interrupt()
+            self._world.watchdog.close()
+            self._world.door.close()
+            if self.runner.run.over and self._world.state.exists():
+                cells.remove(self._world.state)
+        self.runner.close()
+
+
+def begin(
+    repo: UserRepo, issue: Issue, options: Options, listeners: tuple[runner.Listener, ...], progress: Progress
+) -> tuple[Session, list[str]]:
+    """A new run on this issue; and what is worth saying aloud. Nothing is written before all of it is known to fit."""
+    if not repo.head:
+        raise OrchgitError(
+            Kind.USAGE, "this repository has no commit yet", "a run is built on one",
+            "git add -A && git commit -m 'first commit'",
+        )  # fmt: skip
+    version = git_version()
+    config = load(repo.root, os.environ)
+    if options.playbook:
+        scripted = config.scripted.model_copy(update={"playbook": str(Path(options.playbook).absolute())})
+        config = config.model_copy(update={"scripted": scripted})
+    people = roster.load(repo.root, config)
+    chosen, said = choose(people.members, config, options)
+    sandbox, level = best(options.allow_unsandboxed)
+    said = [*people.warnings, *said]
+    name = new_run_name()
+    path = runs_dir(repo.common) / name
+    path.mkdir(parents=True)
+    fsync_dir(path.parent)
+    session = Session(repo, Log(path), listeners, progress, sandbox, level)
+    link_runs(repo, name)
+    log = session.runner.log
+    user = e.Actor("human", user_name())
+    started = e.RunStarted(
+        e.DECIDER, repo.head, repo.branch, repo.object_format, TOOL, f"git/{version}",
+        f"python/{platform.python_version()}", log.put(freeze(config, chosen)),
+        config.settings(approval=options.approval, ship=options.ship), tuple(m.member for m in chosen),
+        f"{level.name}: {level.detail}", level.prevented, any(m.member.backend == "scripted" for m in chosen),
+    )  # fmt: skip
+    title = issue.title[:300]
+    read = e.IssueRead(issue.source[:300], title, log.put(issue.text.encode()))
+    # The base is pinned before the log names it: a gc of the user's must not take it from under the cells.
+    door = Door(repo.common, repo.object_format)
+    door.swap([(f"refs/orchgit/base/{name}", repo.head, None)], "orchgit: base of a run")
+    door.barrier()
+    session.runner.record(e.Draft(started, user), e.Draft(read, user))
+    return session, said
+
+
+def reopen(
+    repo: UserRepo, store: Store, listeners: tuple[runner.Listener, ...], progress: Progress,
+    *, allow_unsandboxed: bool = False,
+) -> Session:  # fmt: skip
+    """Go on with a run: the lock, the torn tail, and the note that it was resumed."""
+    sandbox, level = best(allow_unsandboxed)
+    session = Session(repo, Log(store.path), listeners, progress, sandbox, level)
+    run = session.runner.run
+    if run.started is None:
+        session.close()
+        raise OrchgitError(
+            Kind.USAGE, f"run {store.run} never started", "its log is empty", "orchgit start ISSUE.md"
+        )  # fmt: skip
+    if run.started.sandboxed and not level.prevented and not allow_unsandboxed:
+        session.close()
+        raise OrchgitError(
+            Kind.UNAVAILABLE, "this run was started under a sandbox that is not here now", level.detail,
+            f"orchgit resume {store.run} --allow-unsandboxed, if you accept less",
+        )  # fmt: skip
+    if not run.over:
+        session.runner.record(
+            e.Draft(
+                e.RunResumed(TOOL, session.runner.log.torn, f"{level.name}: {level.detail}", level.prevented),
+                e.Actor("human", user_name()),
+            )
+        )
+    return session
+
+
+def user_name() -> str:
+    """Who is at the keyboard, for the log: a claim, like every actor's name."""
+    return (os.environ.get("USER") or os.environ.get("LOGNAME") or f"uid-{os.getuid()}")[:60]
