@@ -39,9 +39,7 @@ class Place:
         self._launch: Launch | None = None
         self._lock = threading.Lock()
 
-    def __call__(
-        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None
-    ) -> Child:
+    def __call__(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None) -> Child:
         with self._lock:
             if self._launch is None:
                 self._launch = self._make()
@@ -162,9 +160,7 @@ def refusal(entry: Mapping[str, Any]) -> tuple[Any, str, str] | None:
     return None
 
 
-def _results(
-    purpose: str, parse: Mapping[str, Callable[[Mapping[str, Any]], object]]
-) -> tuple[agents.ResultTool, ...]:
+def _results(purpose: str, parse: Mapping[str, Callable[[Mapping[str, Any]], object]]) -> tuple[agents.ResultTool, ...]:
     made = []
     for name in wire.PURPOSE_RESULTS[purpose]:
         model, about = wire.RESULTS[name]

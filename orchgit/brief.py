@@ -73,7 +73,8 @@ def plan(run: Run, issue: str, outline: str) -> str:
         f"# Workers\n\n{_roster(run.started.roster, 'worker')}",
         f"# Reviewers\n\n{_roster(run.started.roster, 'reviewer')}\n\n"
         f"Always asked: {', '.join(run.settings.reviewers) or 'none'}",
-        "# Protected paths\n\nOnly a literal path in a scope grants these, never a wildcard:\n\n" + ", ".join(PROTECTED),
+        "# Protected paths\n\nOnly a literal path in a scope grants these, never a wildcard:\n\n"
+        + ", ".join(PROTECTED),
     ]
     if run.answers:
         said = "\n\n".join(f"Question: {q}\nAnswer: {a}" for q, a in run.answers)

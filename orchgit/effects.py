@@ -19,6 +19,7 @@ from typing import Any
 
 from orchgit import brief, checks, githooks, wire
 from orchgit.agent_run import Agents, Emit, Place, confined
+from orchgit.agents.toolbox import TEMP_PREFIX
 from orchgit.core import events as e
 from orchgit.core.audit import merge_trailers
 from orchgit.core.decide import ENGINE
@@ -231,7 +232,7 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
         if world.agents.config.watch.policy == "stop":
             stop.set()
 
-    watch = world.watchdog.watch(str(cell.work), scope.allows, sighted)
+    watch = world.watchdog.watch(str(cell.work), scope.allows, sighted, ignore=_own_temporary)
     world.watches[name, attempt] = watch
     roots = cells.make_roots(cell, tuple(r.path for r in scope.roots()))
     writable = (*roots, str(cell.git), str(cell.home))
@@ -248,6 +249,11 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
         name, attempt, report.summary, tuple(report.produced), tuple(report.scope_requests), tuple(report.blockers)
     )  # fmt: skip
     return e.Draft(made, e.Actor("agent", body.member), event.seq)
+
+
+def _own_temporary(path: bytes) -> bool:
+    """The file by which our own write and edit tools save: there for an instant, renamed into place."""
+    return path.rpartition(b"/")[2].startswith(TEMP_PREFIX.encode())
 
 
 def _failed(outcome: Any, event: e.Event) -> e.Draft:
@@ -493,7 +499,9 @@ def _review(world: World, run: Run, event: e.Event, body: e.ReviewRequested, emi
         review = wire.parse(wire.ReviewIn, data)
         unknown = [f for f in review.fixed if f not in mine]
         if unknown:
-            raise ValueError(f"fixed: {', '.join(unknown)} is not among your open findings ({', '.join(mine) or 'none'})")
+            raise ValueError(
+                f"fixed: {', '.join(unknown)} is not among your open findings ({', '.join(mine) or 'none'})"
+            )
         return review
 
     text = brief.review(run, body, _issue(world, run), _diff(world, body.since, body.tip))
@@ -525,5 +533,3 @@ def _synthesis(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
         return _failed(outcome, event)
     made = e.SynthesisWritten(given.summary, tuple(given.review_by_human), counted)
     return e.Draft(made, e.Actor("agent", orchestrator), event.seq)
-
-

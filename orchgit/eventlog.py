@@ -92,7 +92,9 @@ class Store:
         try:
             data = path.read_bytes()
         except FileNotFoundError:
-            raise OrchgitError(Kind.UNSURE, f"blob {digest} is not here", "blobs stay on the machine of the run") from None
+            raise OrchgitError(
+                Kind.UNSURE, f"blob {digest} is not here", "blobs stay on the machine of the run"
+            ) from None
         if hashlib.sha256(data).hexdigest() != digest:
             raise OrchgitError(Kind.NO, f"blob {digest} was changed", str(path))
         return data

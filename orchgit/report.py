@@ -52,7 +52,7 @@ def id7(oid: str) -> str:
     return oid[:10]
 
 
-def say(event: e.Event) -> str:  # noqa: PLR0911, PLR0912
+def say(event: e.Event) -> str:
     """One line: what happened, in the words of the design."""
     return f"{_subject(event.body)}{_sentence(event.body)}"
 
@@ -146,13 +146,17 @@ def _sentence(body: e.Body) -> str:
         case e.SalvageRequested():
             return "work is being set aside"
         case e.SalvageKept():
-            return f"work set aside as {id7(body.commit)}" if body.commit else f"nothing to set aside: {short(body.why)}"
+            return (
+                f"work set aside as {id7(body.commit)}" if body.commit else f"nothing to set aside: {short(body.why)}"
+            )
         case e.ChecksRequested():
             return f"checks on the merge result with {id7(body.onto)}"
         case e.ChecksPassed():
             return f"checks passed ({_results(body.results)}) for tree {id7(body.tree)}"
         case e.ChecksFailed():
-            return f"checks failed: {'; '.join(f'{short(r.command, 60)}: {r.why}' for r in body.results if not r.passed)}"
+            return (
+                f"checks failed: {'; '.join(f'{short(r.command, 60)}: {r.why}' for r in body.results if not r.passed)}"
+            )
         case e.ChecksStale():
             return f"cannot be carried onto the tip, at: {short(', '.join(body.paths))}"
         case e.VerdictRequested():
@@ -235,7 +239,9 @@ def plan_notes(plan: Plan) -> list[str]:
     for a in order(plan):
         loose = [r.path or "the whole tree" for r in a.scope.roots() if not r.exact]
         if loose:
-            notes.append(f"{a.id}: the sandbox leaves more than the scope writable in {', '.join(loose)}; the gate decides")
+            notes.append(
+                f"{a.id}: the sandbox leaves more than the scope writable in {', '.join(loose)}; the gate decides"
+            )
         if not a.checks:
             notes.append(f"{a.id}: no checks; only the gate and the verdict stand before its merge")
     return notes
@@ -267,7 +273,7 @@ def next_lines(run: Run) -> list[str]:
     if need == "approval" and run.proposal:
         return [
             f"waits for approval of plan v{run.proposal.version} ({run.proposal.digest[:12]})",
-            f"orchgit plan {run.id}    orchgit approve {run.id}    orchgit reject {run.id} --why \"…\"",
+            f'orchgit plan {run.id}    orchgit approve {run.id}    orchgit reject {run.id} --why "…"',
         ]
     if need == "blockers":
         lines = []
@@ -338,7 +344,11 @@ def markdown(run: Run, log: Sequence[e.Event]) -> str:
     if run.started and run.started.scripted:
         parts.append("Agents were **scripted**: no model was called.")
     if run.synthesis:
-        parts += [safe(run.synthesis.summary, lines=True), "## Totals, counted from git", totals(run.synthesis.totals) + "."]
+        parts += [
+            safe(run.synthesis.summary, lines=True),
+            "## Totals, counted from git",
+            totals(run.synthesis.totals) + ".",
+        ]
     if run.works:
         rows = ["| assignment | worker | stage | attempts | commit |", "| --- | --- | --- | --- | --- |"]
         for n, w in run.works.items():
@@ -348,7 +358,11 @@ def markdown(run: Run, log: Sequence[e.Event]) -> str:
     if reviews:
         listed = [
             f"- round {r.round}, {safe(r.reviewer)}: "
-            + ("clean, no findings" if not r.findings and not r.fixed else f"{len(r.findings)} new, {len(r.fixed)} fixed")
+            + (
+                "clean, no findings"
+                if not r.findings and not r.fixed
+                else f"{len(r.findings)} new, {len(r.fixed)} fixed"
+            )
             for r in reviews
         ]
         listed += [

@@ -54,6 +54,7 @@ class Runner:
         self._listeners = listeners
         self._seen: queue.Queue[e.Draft | BaseException | None] = queue.Queue()
         self._threads: dict[int, threading.Thread] = {}
+        self._inherited = frozenset(self.run.pending)  # asked for by an engine before this one
         # A batch that its engine could not finish writing is finished first: every batch ends in a fixed point.
         self.record()
 
@@ -73,7 +74,9 @@ class Runner:
 
     # -- driving
 
-    def drive(self, world: World, *, wait: bool = False, idle: Callable[[Run], list[e.Draft] | None] | None = None) -> Run:
+    def drive(
+        self, world: World, *, wait: bool = False, idle: Callable[[Run], list[e.Draft] | None] | None = None
+    ) -> Run:
         """Go on until a human is needed or the run is over.
 
         When it waits for a human, `idle` may supply what the human said (it blocks, and None means nobody answers
@@ -82,7 +85,7 @@ class Runner:
         self.world = world
         watch = self._notice_inbox(world)
         try:
-            self._recover(world)
+            self._take_up(world)
             while not self.run.over:
                 self._inbox()
                 if waiting(self.run) and self._seen.empty():
@@ -123,11 +126,11 @@ class Runner:
             if event.body.kind == "request" and event.seq in self.run.pending:
                 self._start(world, event, effects.perform)
 
-    def _recover(self, world: World) -> None:
-        """What was asked for before this engine began, and has no outcome."""
+    def _take_up(self, world: World) -> None:
+        """What has no outcome yet: of an engine before this one, or asked for before there was a world to act on."""
         for seq, event in self.run.pending.items():
             if seq not in self._threads:
-                self._start(world, event, effects.recover)
+                self._start(world, event, effects.recover if seq in self._inherited else effects.perform)
 
     def _start(self, world: World, event: e.Event, do: Callable[..., e.Draft]) -> None:
         run = self.run

@@ -215,6 +215,9 @@ def begin(
     if options.playbook:
         scripted = config.scripted.model_copy(update={"playbook": str(Path(options.playbook).absolute())})
         config = config.model_copy(update={"scripted": scripted})
+    # Frozen as a path: resume must find the cells, whatever the environment says by then.
+    place = config.cells.model_copy(update={"directory": str(state_home(config, os.environ))})
+    config = config.model_copy(update={"cells": place})
     people = roster.load(repo.root, config)
     chosen, said = choose(people.members, config, options)
     sandbox, level = best(options.allow_unsandboxed)

@@ -1,0 +1,42 @@
+"""The commands: one file each, `command(…)` with typer's annotations, which returns the exit code.
+
+A module here is imported when its command is called, and imports what it needs in its own body.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
+
+from orchgit.core.errors import OrchgitError
+
+
+def invoke(name: str, args: list[str]) -> int:
+    """Parse the arguments and run the command; its exit code."""
+    os.environ.setdefault("TYPER_USE_RICH", "0")  # plain help: half the time, and it pipes
+    import typer
+
+    command: Callable[..., int | None] = import_module(f"orchgit.cli.{name}").command
+    result: list[int] = []
+    raised: list[BaseException] = []
+
+    @wraps(command)
+    def kept(*arguments: object, **options: object) -> None:
+        # typer has its own words for what is raised inside; ours are better, so it does not get to see it.
+        try:
+            result.append(command(*arguments, **options) or 0)
+        except (OrchgitError, KeyboardInterrupt, BrokenPipeError) as error:
+            raised.append(error)
+
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command(name)(kept)
+    try:
+        app(args, prog_name=f"orchgit {name}", standalone_mode=True)
+    except SystemExit as ended:
+        if not raised and not result:
+            return int(ended.code or 0)
+    if raised:
+        raise raised[0]
+    return result[0]

@@ -211,7 +211,10 @@ def _approved_first(reading: Reading, facts: Facts | None) -> Iterator[Found]:
             approved = body.digest
             if body.mode == "human" and event.actor.kind != "human":
                 yield Found(f"event {event.seq}", f"approved as by a human, recorded by {event.actor.kind}")
-        elif isinstance(body, e.AssignmentStarted | e.CellRequested | e.AgentRequested | e.MergePrepared) and not approved:
+        elif (
+            isinstance(body, e.AssignmentStarted | e.CellRequested | e.AgentRequested | e.MergePrepared)
+            and not approved
+        ):
             yield Found(f"event {event.seq}", f"{body.type} before any plan was approved")
 
 

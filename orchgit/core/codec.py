@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import types
-from functools import lru_cache
+from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
@@ -38,7 +38,8 @@ def decode(cls: type[T], value: Any, where: str = "") -> T:
     """The reverse. Raises DecodeError for a missing, unknown or ill-typed field."""
     if not isinstance(value, dict):
         raise DecodeError(f"{where or cls.__name__}: expected an object, got {type(value).__name__}")
-    hints, required, names = _shape(cls)
+    shape: Any = cls  # hashable, as every class is; mypy does not know it of a type variable
+    hints, required, names = _shape(shape)
     unknown = [k for k in value if k not in names]
     if unknown:
         raise DecodeError(f"{where or cls.__name__}: unknown field {unknown[0]!r}")
@@ -48,14 +49,12 @@ def decode(cls: type[T], value: Any, where: str = "") -> T:
     return cls(**{k: _decode(hints[k], v, f"{where}.{k}" if where else k) for k, v in value.items()})
 
 
-@lru_cache(maxsize=None)
-def _shape(cls: type) -> tuple[dict[str, Any], tuple[str, ...], frozenset[str]]:
+@cache
+def _shape(cls: Any) -> tuple[dict[str, Any], tuple[str, ...], frozenset[str]]:
     hints = get_type_hints(cls)
     fields = dataclasses.fields(cls)
     required = tuple(
-        f.name
-        for f in fields
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     )
     return hints, required, frozenset(f.name for f in fields)
 

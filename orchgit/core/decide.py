@@ -40,7 +40,7 @@ def decide(run: Run, seen: Iterable[e.Draft], time: str) -> tuple[Run, list[e.Ev
         try:
             write(draft)
         except (Illegal, e.LineError) as error:
-            if draft.body.kind == "input" or isinstance(draft.body, e.PlanProposed) and draft.cause is None:
+            if draft.body.kind == "input" or (isinstance(draft.body, e.PlanProposed) and draft.cause is None):
                 raise
             write(_refused(run, draft, str(error)))
     while (body := advance(run)) is not None:

@@ -25,7 +25,8 @@ from orchgit.core.codec import DecodeError as DecodeError
 from orchgit.core.codec import decode as decode
 from orchgit.core.codec import dumps as dumps
 from orchgit.core.codec import encode as encode
-from orchgit.core.plan import Member, Plan
+from orchgit.core.plan import Member as Member
+from orchgit.core.plan import Plan as Plan
 from orchgit.core.review import Finding, Severity
 
 VERSION = 1  # of the envelope

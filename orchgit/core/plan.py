@@ -87,9 +87,7 @@ def problems(plan: Plan, roster: Iterable[Member]) -> tuple[Problem, ...]:
     if not plan.assignments:
         found.append(Problem("", "it has no assignments", "give at least one assignment to a worker"))
     if len(plan.assignments) > MAX_ASSIGNMENTS:
-        found.append(
-            Problem("", f"{len(plan.assignments)} assignments", f"split the issue: {MAX_ASSIGNMENTS} at most")
-        )
+        found.append(Problem("", f"{len(plan.assignments)} assignments", f"split the issue: {MAX_ASSIGNMENTS} at most"))
     if not plan.goal.strip():
         found.append(Problem("", "the goal is empty", "say in a sentence what will be true at the end"))
     found += _names(plan, members)
@@ -196,9 +194,7 @@ def _dependencies(plan: Plan) -> list[Problem]:
                 )
     cycle = _cycle({a.id: tuple(d for d in a.depends_on if d in known and d != a.id) for a in plan.assignments})
     if cycle:
-        found.append(
-            Problem(cycle[0], f"the dependencies form a cycle: {' -> '.join(cycle)}", "break it at one place")
-        )
+        found.append(Problem(cycle[0], f"the dependencies form a cycle: {' -> '.join(cycle)}", "break it at one place"))
     return found
 
 

@@ -460,7 +460,9 @@ def _plan_proposed(run: Run, event: e.Event) -> Run:
 
 def _plan_invalid(run: Run, event: e.Event) -> Run:
     body = _body(event, e.PlanInvalid)
-    return replace(run, plan_invalid=run.plan_invalid + 1, plan_feedback=body.problems, plan_answers=run.plan_answers + 1)
+    return replace(
+        run, plan_invalid=run.plan_invalid + 1, plan_feedback=body.problems, plan_answers=run.plan_answers + 1
+    )
 
 
 def _plan_rejected(run: Run, event: e.Event) -> Run:
@@ -491,8 +493,17 @@ def _assignment_started(run: Run, event: e.Event) -> Run:
     _need(all(run.works[d].stage == "merged" for d in work.spec.depends_on), "a dependency is not merged")
     _need(not run.open_blockers(body.assignment) and work.trouble is None, "a blocker is open")
     attempts = (*work.attempts, Attempt(body.attempt, body.start))
-    return _with(run, replace(work, attempts=attempts, counted=body.counted, feedback=(), brief=body.feedback, blocked_by_agent=False,
-    ))
+    return _with(
+        run,
+        replace(
+            work,
+            attempts=attempts,
+            counted=body.counted,
+            feedback=(),
+            brief=body.feedback,
+            blocked_by_agent=False,
+        ),
+    )
 
 
 def _cell_made(run: Run, event: e.Event) -> Run:
@@ -610,7 +621,9 @@ def _checks_failed(run: Run, event: e.Event) -> Run:
     if body.subject == "integration":
         return replace(run, failed_checks=body, check_rounds=run.check_rounds + 1)
     if body.subject == "ship":
-        return replace(run, trouble=(*run.trouble, ("ship", "ship", f"Checks fail on the base branch:\n{body.excerpt}")))
+        return replace(
+            run, trouble=(*run.trouble, ("ship", "ship", f"Checks fail on the base branch:\n{body.excerpt}"))
+        )
     failed = "; ".join(f"`{r.command}`: {r.why}" for r in body.results if not r.passed)
     # Only the tip that moved is to blame: go on from the joined state, and do not count the try.
     work = _end(run.works[body.subject], f"checks: {failed}", counts=not body.alone)
@@ -806,8 +819,7 @@ def _finding_waived(run: Run, event: e.Event) -> Run:
     _need(any(f.id == body.finding for f in run.open_findings()), f"no open finding {body.finding}")
     run = _close(run, body.finding, "waived")
     blockers = tuple(
-        replace(b, answer=f"waived: {body.reason}") if b.open and b.about == body.finding else b
-        for b in run.blockers
+        replace(b, answer=f"waived: {body.reason}") if b.open and b.about == body.finding else b for b in run.blockers
     )
     return replace(run, blockers=blockers)
 

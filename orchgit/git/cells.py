@@ -27,6 +27,7 @@ from orchgit.git.door import Door, GitError, clean_env, git_argv, quoted, write_
 @dataclass(frozen=True)
 class Cell:
     root: Path
+    scratch: Path | None = None  # another temporary directory than its own
 
     @property
     def work(self) -> Path:
@@ -42,7 +43,7 @@ class Cell:
 
     @property
     def tmp(self) -> Path:
-        return self.root / "tmp"
+        return self.scratch or self.root / "tmp"
 
 
 def repository_id(common: Path) -> str:

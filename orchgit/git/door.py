@@ -147,9 +147,7 @@ class Door:
         os.rename(temporary, path)
         return oid
 
-    def write_commit(
-        self, tree: str, parents: Sequence[str], message: str, when: str, author: str = IDENTITY
-    ) -> str:
+    def write_commit(self, tree: str, parents: Sequence[str], message: str, when: str, author: str = IDENTITY) -> str:
         """A commit whose id follows from its arguments alone. `when`: "<seconds> +0000"."""
         lines = [f"tree {tree}", *(f"parent {p}" for p in parents), f"author {author} {when}"]
         lines += [f"committer {IDENTITY} {when}", "", message.rstrip("\n") + "\n"]
@@ -203,7 +201,9 @@ class Door:
             self._reader = None
 
 
-def write_git_dir(path: Path, object_format: str, *, head: str, bare: bool, worktree: str = "", extra: str = "") -> None:
+def write_git_dir(
+    path: Path, object_format: str, *, head: str, bare: bool, worktree: str = "", extra: str = ""
+) -> None:
     """HEAD and config of a git directory of ours. The folder must exist."""
     version = "1" if object_format == "sha256" else "0"
     config = f"[core]\n\trepositoryformatversion = {version}\n\tbare = {'true' if bare else 'false'}\n"

@@ -47,7 +47,9 @@ def result(door: Door, base: str, head: str, onto: str) -> str:
     return tree
 
 
-def joined(door: Door, base: str, works: Sequence[tuple[str, str]], parents: Sequence[str], text: str, when: str) -> str:
+def joined(
+    door: Door, base: str, works: Sequence[tuple[str, str]], parents: Sequence[str], text: str, when: str
+) -> str:
     """A commit on `parents` with the tree of `base` and every work (base, head) on it. Raises Stale."""
     tree = door.tree_of(base)
     for work_base, head in works:

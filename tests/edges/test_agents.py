@@ -439,6 +439,8 @@ def test_parallel_calls_in_the_models_order(bench: Bench) -> None:
     assert outcome.result == ("report", {"summary": "done"})
     oks = [ok for ok, _ in bench.results()]
     assert oks == [True, True, True, False, True, True, False, False]
+    told = [block["is_error"] for block in bench.requests[1]["messages"][-1]["content"]]
+    assert told == [False, False, False, True]  # the model is told which of them failed
     assert (bench.tree / "b").exists()
     assert not (bench.tree / "c").exists()  # after the result nothing is run
 

@@ -1,0 +1,28 @@
+"""`orchgit agents`: which backends are here, and for each that is not: why, and what to type."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from orchgit.cli.common import Json
+from orchgit.core.errors import Kind
+
+
+def command(as_json: Json = False) -> int:
+    """Which agents are here, and why others are not."""
+    from orchgit import agents
+    from orchgit.config import load
+    from orchgit.git.user import discover
+
+    config = load(discover(Path.cwd()).root, os.environ)
+    found = {name: agents.backend(name).probe(config.options(name)) for name in agents.BACKENDS}
+    if as_json:
+        print(
+            json.dumps({n: {"found": p.found, "detail": p.detail, "hint": p.hint} for n, p in found.items()}, indent=2)
+        )
+    else:
+        for name, p in found.items():
+            print(f"{'yes' if p.found else 'no ':<4} {name:<10} {p.detail}" + (f"  → {p.hint}" if p.hint else ""))
+    return 0 if any(p.found for n, p in found.items() if n != "scripted") else Kind.UNAVAILABLE

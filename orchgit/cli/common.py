@@ -1,0 +1,104 @@
+"""What several commands share: finding the run, speaking as a human, exit codes, the plan on the screen."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchgit.core import events as e
+from orchgit.core.errors import Kind, OrchgitError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchgit.core.plan import Plan
+    from orchgit.core.state import Run
+    from orchgit.eventlog import Store
+
+RunName = Annotated[str, typer.Argument(metavar="[RUN]", help="The run, or how its name begins; else the newest.")]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable, on stdout.")]
+
+
+def store_of(name: str) -> Store:
+    from orchgit.git.user import common_dir
+    from orchgit.session import find_run
+
+    return find_run(common_dir(Path.cwd()), name or None)
+
+
+def state_of(store: Store) -> Run:
+    """The fold of its log. Raises OrchgitError for a log that is not legal."""
+    from orchgit.core.state import Illegal, replay
+
+    try:
+        return replay(store.run, store.read())
+    except Illegal as error:
+        raise OrchgitError(
+            Kind.NO, f"the log of run {store.run} is not legal", str(error), f"orchgit audit {store.run}"
+        ) from error
+
+
+def split(target: str) -> tuple[str, str]:
+    """RUN/ASSIGNMENT, or ASSIGNMENT alone for the newest run."""
+    run, slash, name = target.rpartition("/")
+    return (run, name) if slash else ("", target)
+
+
+def tell(store: Store, body: e.Body, done: str) -> int:
+    """Say something to a run as a human, whether an engine is alive or not."""
+    from orchgit.runner import submit
+    from orchgit.session import user_name
+
+    how, run = submit(store.path, e.Draft(body, e.Actor("human", user_name())))
+    print(
+        f"{done}; " + ("the engine goes on" if how == "sent" else f"no engine is alive, so: orchgit resume {store.run}")
+    )
+    return 0
+
+
+def exit_code(run: Run) -> int:
+    """Of a command that drove a run."""
+    if run.phase == "completed":
+        return 0
+    if run.phase == "failed":
+        return Kind.FAULT
+    if run.phase == "aborted":
+        return Kind.NO
+    unavailable = any(b.kind == "unavailable" for b in run.open_blockers())
+    return Kind.UNAVAILABLE if unavailable else Kind.HUMAN
+
+
+def console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    made = Console(stderr=stderr, highlight=False, soft_wrap=False, markup=False, emoji=False)
+    if not made.is_terminal:
+        made.width = 110
+    return made
+
+
+def show_plan(out: Console, plan: Plan, title: str) -> None:
+    """The plan as a person judges it."""
+    from rich.table import Table
+
+    from orchgit.report import plan_notes, plan_rows, safe
+
+    out.print(title)
+    out.print(f"Goal: {safe(plan.goal)}\n")
+    table = Table(show_lines=True, pad_edge=False)
+    for column, ratio in (("assignment", 3), ("worker", 2), ("may write", 3), ("after", 2), ("checks", 4)):
+        table.add_column(column, ratio=ratio, overflow="fold")
+    for row in plan_rows(plan):
+        table.add_row(*row)
+    out.print(table)
+    for note in plan_notes(plan):
+        out.print(note)
+    if plan.reviewers:
+        out.print(f"Reviewers beside those always asked: {', '.join(map(safe, plan.reviewers))}")
+
+
+def interactive() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()

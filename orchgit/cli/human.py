@@ -1,0 +1,112 @@
+"""Questions to the human at the terminal: the plan (y, n, edit, feedback), clarifying questions, blockers."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchgit.cli.common import console, show_plan
+from orchgit.core import events as e
+from orchgit.core.decide import describe, waiting
+from orchgit.core.state import Run
+from orchgit.report import safe
+
+if TYPE_CHECKING:
+    from orchgit.cli.screen import Screen
+
+
+class Human:
+    """Asks at the terminal; `idle` for the runner. None means: nobody answers now."""
+
+    def __init__(self, screen: Screen, who: str) -> None:
+        self._screen = screen
+        self._actor = e.Actor("human", who)
+
+    def idle(self, run: Run) -> list[e.Draft] | None:
+        self._screen.pause()
+        need = waiting(run)
+        try:
+            if need == "questions":
+                return self._questions(run)
+            if need == "approval":
+                return self._approval(run)
+            return self._blockers(run)
+        except EOFError:
+            return None
+
+    def _draft(self, body: e.Body) -> list[e.Draft]:
+        return [e.Draft(body, self._actor)]
+
+    def _questions(self, run: Run) -> list[e.Draft] | None:
+        answers = []
+        print("\nThe orchestrator asks before it plans:", file=sys.stderr)
+        for number, question in enumerate(run.questions, 1):
+            print(f"  {number}. {safe(question)}", file=sys.stderr)
+            answers.append(_ask("     > ")[:1500])
+        return self._draft(e.QuestionAnswered(tuple(answers)))
+
+    def _approval(self, run: Run) -> list[e.Draft] | None:
+        proposal = run.proposal
+        assert proposal is not None
+        out = console(stderr=True)
+        out.print()
+        show_plan(out, proposal.plan, f"Plan v{proposal.version} of run {run.id} (sha256 {proposal.digest[:12]})")
+        while True:
+            answer = _ask("\nApprove this plan?  y = yes, n = stop here, edit, or say what to change: ").strip()
+            if answer in ("y", "yes"):
+                return self._draft(e.PlanApproved(proposal.version, proposal.digest, "human"))
+            if answer in ("n", "no"):
+                return None
+            if answer in ("e", "edit"):
+                edited = edit(proposal.plan, run)
+                if edited is not None:
+                    version = proposal.version + 1
+                    return self._draft(e.PlanProposed(version, e.plan_digest(edited), edited))
+            elif answer:
+                return self._draft(e.PlanRejected(proposal.version, answer[:4000]))
+
+    def _blockers(self, run: Run) -> list[e.Draft] | None:
+        blocker = run.open_blockers()[0]
+        print(f"\nBlocker {blocker.id}, {blocker.about}: {safe(blocker.text, lines=True)}", file=sys.stderr)
+        print(f"  ({safe(describe(run, blocker))})", file=sys.stderr)
+        if blocker.kind == "finding" and blocker.about != "review":
+            reason = _ask("A reason to waive it, or nothing to leave it for now: ").strip()
+            return self._draft(e.FindingWaived(blocker.about, reason[:1500])) if reason else None
+        answer = _ask("What should be done? (nothing to leave it for now) ").strip()
+        return self._draft(e.BlockerAnswered(blocker.id, answer[:4000])) if answer else None
+
+
+def _ask(prompt: str) -> str:
+    print(prompt, end="", file=sys.stderr, flush=True)
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line.rstrip("\n")
+
+
+def edit(plan: e.Plan, run: Run) -> e.Plan | None:
+    """The plan in $EDITOR, validated; again until it is valid or given up. None: unchanged or given up."""
+    from orchgit.core.plan import problems
+    from orchgit.wire import parse_plan, plan_json
+
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    with tempfile.TemporaryDirectory(prefix="orchgit-plan-") as folder:
+        path = Path(folder) / "plan.json"
+        path.write_text(plan_json(plan))
+        while True:
+            try:
+                subprocess.run([*shlex.split(editor), str(path)], check=True)
+                edited = parse_plan(path.read_text())
+                wrong = [str(p) for p in problems(edited, run.started.roster if run.started else ())]
+            except (ValueError, OSError, subprocess.CalledProcessError) as error:
+                wrong = [str(error)]
+            if not wrong:
+                return None if edited == plan else edited
+            print("This plan cannot be run:\n" + "\n".join(f"  - {safe(w)}" for w in wrong), file=sys.stderr)
+            if _ask("Edit again? (y/n) ").strip() not in ("y", "yes"):
+                return None

@@ -1,0 +1,25 @@
+"""`orchgit init`: roster, configuration and hooks, where absent. Twice changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    hooks: Annotated[bool, typer.Option(help="Install the guard of the run's branches in this clone.")] = True,
+) -> int:
+    """Write the roster, the configuration and the hooks, where absent."""
+    from orchgit import githooks, setup
+    from orchgit.git.user import discover
+
+    repo = discover(Path.cwd())
+    for written in setup.init(repo.root):
+        print(f"{written.state:<8} {written.path}")
+    if hooks:
+        for status in githooks.install(str(repo.common), repo.hooks_path, work_tree=str(repo.root)):
+            print(f"{status.state:<8} hook {status.name}" + (f": {status.detail}" if status.detail else ""))
+    print("next: look through .claude/agents and .orchestration/config.toml, commit them, then: orchgit start ISSUE.md")
+    return 0

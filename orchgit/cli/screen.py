@@ -1,0 +1,110 @@
+"""What a person sees while a run goes on: a live table on a terminal, plain lines elsewhere. All of it on stderr."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from orchgit.core import events as e
+from orchgit.core.state import HOUSED, Run
+from orchgit.report import safe, say, short
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+# Of interest to whoever reads the log, not to whoever watches.
+QUIET = frozenset(
+    {
+        "cell.requested", "cell.removal_requested", "cell.removed", "agent.requested", "gate.requested",
+        "salvage.requested", "merge.prepared", "merge.built", "merge.requested", "agent.started",
+    }
+)  # fmt: skip
+LOUD = frozenset({"scope.violation_seen", "blocker.raised", "finding.opened", "gate.failed", "checks.failed"})
+
+
+class Screen:
+    """A listener of the runner, and where agents' progress lines go. Safe to call from any thread."""
+
+    def __init__(self, *, verbose: bool = False) -> None:
+        self._verbose = verbose
+        self._live: Live | None = None
+        self._run: Run | None = None
+        self._doing: dict[str, str] = {}
+        self._since: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._terminal = sys.stderr.isatty()
+        self._begun = time.monotonic()
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pause()
+
+    def event(self, run: Run, event: e.Event) -> None:
+        with self._lock:
+            self._run = run
+            if event.body.type in QUIET and not self._verbose:
+                pass
+            else:
+                mark = "! " if event.body.type in LOUD else "  "
+                self._print(f"{event.time[11:19]} {mark}{say(event)}")
+            body = event.body
+            if isinstance(body, e.AgentStarted):
+                self._since[body.member] = time.monotonic()
+            elif isinstance(body, e.AgentExited):
+                self._since.pop(body.member, None)
+                self._doing.pop(body.member, None)
+        self._refresh()
+
+    def progress(self, who: str, line: str) -> None:
+        with self._lock:
+            self._doing[who] = short(line, 80)
+            if self._verbose and not self._terminal:
+                self._print(f"           {who}: {short(line)}")
+        self._refresh()
+
+    def pause(self) -> None:
+        """Take the live table away, so that a question can be asked."""
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+
+    def _print(self, line: str) -> None:
+        if self._live is not None:
+            self._live.console.print(safe(line), markup=False, highlight=False)
+        else:
+            print(safe(line), file=sys.stderr, flush=True)
+
+    def _refresh(self) -> None:
+        if not self._terminal or self._run is None or not self._since:
+            self.pause()
+            return
+        if self._live is None:
+            from rich.live import Live
+
+            from orchgit.cli.common import console
+
+            self._live = Live(
+                console=console(stderr=True), refresh_per_second=4, transient=True, get_renderable=self._table
+            )  # fmt: skip
+            self._live.start()
+
+    def _table(self) -> Table:
+        from rich.table import Table
+
+        table = Table.grid(padding=(0, 2))
+        run = self._run
+        with self._lock:
+            busy = (
+                {w.spec.worker: f"{n} · attempt {w.attempt}" for n, w in run.works.items() if w.stage in HOUSED}
+                if run
+                else {}
+            )
+            now = time.monotonic()
+            for who, since in self._since.items():
+                table.add_row("●", who, busy.get(who, ""), f"{now - since:.0f} s", self._doing.get(who, "thinking"))
+        return table

@@ -1,0 +1,53 @@
+"""`orchgit ship [RUN]`: the finished work onto the branch it was based on: constructed, checked, swapped."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchgit.cli.common import RunName
+
+
+def command(
+    run: RunName = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
+) -> int:
+    """Merge the work into the branch it was based on."""
+    from orchgit.cli.common import state_of
+    from orchgit.cli.screen import Screen
+    from orchgit.cli.start import drive
+    from orchgit.core import events as e
+    from orchgit.core.errors import Kind, OrchgitError
+    from orchgit.git.user import discover
+    from orchgit.session import find_run, reopen, user_name
+
+    repo = discover(Path.cwd())
+    store = find_run(repo.common, run or None)
+    state = state_of(store)
+    ref = state.started.base_ref if state.started else ""
+    if state.phase != "completed":
+        raise OrchgitError(Kind.NO, f"run {state.id} is {state.phase}, not completed", "", f"orchgit resume {state.id}")
+    if state.shipped:
+        print(f"already shipped: {ref} has {state.shipped}")
+        return 0
+    if dry_run:
+        print(f"would merge orchgit/{state.id}/integration ({state.tip[:10]}) into {ref or 'no branch (detached)'}:")
+        print(
+            "  look at where it stands, carry the work onto it, run all checks on the result, move it by compare-and-swap"
+        )
+        return 0
+    with Screen() as screen:
+        session = reopen(repo, store, (screen.event,), screen.progress)
+        try:
+            session.runner.record(e.Draft(e.ShipAsked(), e.Actor("human", user_name())))
+            code = drive(session, screen)
+        finally:
+            session.close()
+    print(
+        f"orchgit: {ref} is at {session.runner.run.shipped[:10]}" if code == 0 else "orchgit: not shipped",
+        file=sys.stderr,
+    )
+    return code

@@ -1,0 +1,170 @@
+"""`orchgit start ISSUE`: a run from a feature issue to a merged, verified, reviewed branch."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchgit.core.errors import Kind, OrchgitError
+
+if TYPE_CHECKING:
+    from orchgit.core.state import Run
+    from orchgit.session import Issue, Options, Session
+
+
+def command(
+    issue: Annotated[str, typer.Argument(help="A Markdown file with the feature issue, or - for standard input.")],
+    plan: Annotated[str, typer.Option(help="A plan file (JSON): proposed in place of the orchestrator's.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Approve the plan by policy; the log says so.")] = False,
+    backend: Annotated[str, typer.Option(help="Agent backend for everybody: anthropic, scripted.")] = "",
+    playbook: Annotated[str, typer.Option(help="The script of the scripted backend.")] = "",
+    model: Annotated[str, typer.Option(help="Model for everybody.")] = "",
+    ship: Annotated[str, typer.Option(help="none, or merge into the base branch at the end.")] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Stay alive while a human is waited for.")] = False,
+    allow_unsandboxed: Annotated[
+        bool, typer.Option("--allow-unsandboxed", help="Run although nothing stops an agent from writing anywhere.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Every event, and what agents do.")] = False,
+) -> int:
+    """Start a run on a feature issue."""
+    from orchgit.git.user import discover
+    from orchgit.session import Options
+
+    if ship not in ("", "none", "merge"):
+        raise OrchgitError(Kind.USAGE, f"--ship {ship!r} is not known", "", "--ship none, or --ship merge")
+    repo = discover(Path.cwd())
+    read = read_issue(issue)
+    options = Options(
+        backend=backend, playbook=playbook, model=model, approval="policy" if yes else "human",
+        ship=ship or None, allow_unsandboxed=allow_unsandboxed,  # type: ignore[arg-type] # checked above
+    )  # fmt: skip
+    return begin_and_drive(repo.root, read, options, plan_file=plan, wait=wait, verbose=verbose)
+
+
+def begin_and_drive(
+    root: Path, issue: Issue, options: Options, *, plan_file: str = "", wait: bool = False, verbose: bool = False
+) -> int:
+    from orchgit.cli.screen import Screen
+    from orchgit.core import events as e
+    from orchgit.git.user import discover
+    from orchgit.session import begin, user_name
+
+    plan = None
+    if plan_file:
+        from orchgit.cli.plan import read_plan
+
+        plan = read_plan(Path(plan_file))
+    with Screen(verbose=verbose) as screen:
+        banner(options.backend)
+        session, said = begin(discover(root), issue, options, (screen.event,), screen.progress)
+        for line in said:
+            print(f"orchgit: {line}", file=sys.stderr)
+        try:
+            if plan is not None:
+                proposed = e.PlanProposed(1, e.plan_digest(plan), plan)
+                propose(session, e.Draft(proposed, e.Actor("human", user_name())))
+            return drive(session, screen, wait=wait)
+        finally:
+            session.close()
+
+
+def propose(session: Session, draft: object) -> None:
+    """A plan that a person brought along."""
+    from orchgit.core import events as e
+    from orchgit.core.state import Illegal
+
+    assert isinstance(draft, e.Draft)
+    try:
+        session.runner.record(draft)
+    except Illegal as error:
+        raise OrchgitError(Kind.USAGE, "this plan cannot be run", str(error), "orchgit plan --check FILE") from error
+
+
+def banner(backend: str) -> None:
+    if backend == "scripted":
+        print("orchgit: SCRIPTED agents: they follow a playbook, no model is called", file=sys.stderr)
+
+
+def drive(session: Session, screen: object, *, wait: bool = False) -> int:
+    """Go on until a human is needed or the run is over; say where it stands, and what to type."""
+    from orchgit.cli.common import exit_code, interactive
+    from orchgit.cli.human import Human
+    from orchgit.cli.screen import Screen
+    from orchgit.session import user_name
+
+    assert isinstance(screen, Screen)
+    idle = Human(screen, user_name()).idle if interactive() else None
+    try:
+        run = session.runner.drive(session.world, wait=wait, idle=idle)
+    except KeyboardInterrupt:
+        screen.pause()
+        print(f"\norchgit: interrupted; to go on: orchgit resume {session.runner.run.id}", file=sys.stderr)
+        return 130
+    screen.pause()
+    notify(session, run)
+    epilogue(run, session)
+    return exit_code(run)
+
+
+def epilogue(run: Run, session: Session) -> None:
+    """The end on the screen: the report's essence, and where to look."""
+    from orchgit.report import next_lines, safe, totals
+
+    out = ["", f"run {run.id}: {run.phase}"]
+    if run.synthesis:
+        out += ["", safe(run.synthesis.summary, lines=True), "", totals(run.synthesis.totals)]
+    out += [f"  {line}" for line in next_lines(run)]
+    if run.phase == "completed":
+        out += [f"  read it:      orchgit report {run.id}", f"  check it:     orchgit audit {run.id}",
+                f"  see it:       git log --graph --oneline orchgit/{run.id}/integration"]  # fmt: skip
+        if not run.shipped:
+            out.append(f"  take it:      git merge orchgit/{run.id}/integration")
+    print("\n".join(out), file=sys.stderr)
+
+
+def notify(session: Session, run: Run) -> None:
+    """Tell the human by the configured command, when the run waits for one."""
+    import subprocess
+
+    from orchgit.core.decide import waiting
+
+    command = session.world.agents.config.notify.command
+    need = waiting(run)
+    if command and need:
+        try:
+            subprocess.run([*command, f"orchgit run {run.id} waits for {need}"], check=False, timeout=30)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            print(f"orchgit: the notify command did not work: {error}", file=sys.stderr)
+
+
+def read_issue(source: str) -> Issue:
+    """Title: the first heading, or the first line. Raises OrchgitError for one that cannot be read or says nothing."""
+    from orchgit.session import Issue
+
+    if source == "-":
+        data, name = sys.stdin.buffer.read(), "standard input"
+    else:
+        try:
+            data, name = Path(source).read_bytes(), source
+        except OSError as error:
+            raise OrchgitError(
+                Kind.USAGE, f"the issue {source!r} cannot be read", error.strerror or str(error),
+                "give a Markdown file, or - for standard input",
+            ) from error  # fmt: skip
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise OrchgitError(Kind.USAGE, f"the issue {name} is not UTF-8 text", str(error), "save it as UTF-8") from error
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise OrchgitError(
+            Kind.USAGE,
+            f"the issue {name} is empty",
+            "nothing can be planned from it",
+            "say what is to be built, and why",
+        )
+    heading = next((line for line in lines if line.startswith("# ")), lines[0])
+    return Issue(name, heading.lstrip("# ").strip(), text)
