@@ -86,8 +86,8 @@ def find_run(common: Path, name: str | None) -> Store:
 def new_run_name() -> str:
     """Sorts by time, short enough to type, and unlikely to be taken."""
     alphabet = "23456789abcdefghjkmnpqrstuvwxyz"
-    tail = "".join(secrets.choice(alphabet) for _ in range(5))
-    return f"{datetime.now(UTC):%y%m%d-%H%M}-{tail}"
+    tail = "".join(secrets.choice(alphabet) for _ in range(3))
+    return f"{datetime.now(UTC):%y%m%d-%H%M%S}-{tail}"
 
 
 def link_runs(repo: UserRepo, run: str) -> None:
