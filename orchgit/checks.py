@@ -1,7 +1,7 @@
 """Runs an assignment's checks on a clean checkout of the merge result, confined, and says what to think of it.
 
-Exit code 0 alone is not evidence: code under test can end the process that tests it. A check without any output fails, and
-so does one whose runner is known and reports that it ran nothing.
+Exit code 0 alone is not evidence: code under test can end the process that tests it. A check without any output
+fails, and so does one whose runner is known and reports that it ran nothing.
 """
 
 from __future__ import annotations

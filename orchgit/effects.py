@@ -1,8 +1,8 @@
 """For each request: perform it, in the world, and say what became of it.
 
-`perform` is called from a thread of its own with the run as it was when the request was made; it returns the outcome and
-may emit notes on the way. `recover` ends a request whose engine died: what can be done again is done again, since
-every act here leads to the same objects and refs; an agent that was lost is said to be lost.
+`perform` is called from a thread of its own with the run as it was when the request was made; it returns the outcome
+and may emit notes on the way. `recover` ends a request whose engine died: what can be done again is done again,
+since every act here leads to the same objects and refs; an agent that was lost is said to be lost.
 
 Nothing here decides what to do next, and nothing here writes the log.
 """
@@ -327,9 +327,7 @@ def _checks(world: World, run: Run, event: e.Event, body: e.ChecksRequested) -> 
     door.barrier()
     done = _run_checks(world, tree, commands, f"checks-{event.seq}")
     results = tuple(
-        e.CheckResult(
-            r.command, r.passed, r.why, r.exit_code, r.duration_ms, r.tests, world.agents.store.put(r.output)
-        )  # fmt: skip
+        e.CheckResult(r.command, r.passed, r.why, r.exit_code, r.duration_ms, r.tests, world.agents.store.put(r.output))
         for r in done
     )
     if all(r.passed for r in done):

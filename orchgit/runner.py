@@ -138,7 +138,7 @@ class Runner:
         def body() -> None:
             try:
                 self._seen.put(do(world, run, event, self._seen.put))
-            except BaseException as error:  # carried to the thread that owns the log, and raised there
+            except BaseException as error:  # noqa: BLE001 - carried to the thread that owns the log, and raised there
                 self._seen.put(error)
 
         thread = threading.Thread(target=body, name=f"{event.body.type} {event.seq}", daemon=True)

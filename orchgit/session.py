@@ -1,7 +1,7 @@
 """Opening a run: a new one on an issue, or one that is there, with the world that its engine acts on.
 
-What a run depends on is frozen at its start: configuration and roster are one blob, and resume reads that blob, whatever
-the files say by then.
+What a run depends on is frozen at its start: configuration and roster are one blob, and resume reads that blob,
+whatever the files say by then.
 """
 
 from __future__ import annotations

@@ -57,7 +57,6 @@ def command(as_json: Json = False) -> int:
         for what, prevented in tried.items():
             print(f"    {'prevented    ' if prevented else 'NOT prevented'}  {what}")
     if not held:
-        print(
-            "nothing here stops an agent from writing outside its scope; orchgit start refuses without --allow-unsandboxed"
-        )
+        print("nothing here stops an agent from writing outside its scope:")
+        print("orchgit start refuses, unless it is told --allow-unsandboxed")
     return 0 if held else Kind.NO

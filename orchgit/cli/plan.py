@@ -1,4 +1,4 @@
-"""`orchgit plan [RUN]` shows a run's plan; `orchgit plan --check FILE` says everything that is wrong with a plan file."""
+"""`orchgit plan [RUN]` shows a run's plan; `orchgit plan --check FILE` says all that is wrong with a plan file."""
 
 from __future__ import annotations
 

@@ -35,9 +35,7 @@ def command(
         return 0
     if dry_run:
         print(f"would merge orchgit/{state.id}/integration ({state.tip[:10]}) into {ref or 'no branch (detached)'}:")
-        print(
-            "  look at where it stands, carry the work onto it, run all checks on the result, move it by compare-and-swap"
-        )
+        print("  look where it stands, carry the work onto it, run all checks on the result, swap it")
         return 0
     with Screen() as screen:
         session = reopen(repo, store, (screen.event,), screen.progress)

@@ -756,7 +756,8 @@ BODIES: tuple[type[Body], ...] = (
     GateRequested, GatePassed, GateFailed, SalvageRequested, SalvageKept, ChecksRequested, ChecksPassed,
     ChecksFailed, ChecksStale, VerdictRequested, VerdictGiven, MergePrepared, MergeBuilt, MergeRequested,
     MergeDone, MergeStale, BlockerRaised, BlockerAnswered, ReviewRequested, ReviewReported, FindingOpened,
-    FindingFixed, FindingWaived, FixAssigned, SynthesisRequested, SynthesisWritten, ShipAsked, ShipRequested, ShipObserved,
+    FindingFixed, FindingWaived, FixAssigned, SynthesisRequested, SynthesisWritten, ShipAsked, ShipRequested,
+    ShipObserved,
 )  # fmt: skip
 TYPES: dict[str, type[Body]] = {body.type: body for body in BODIES}
 

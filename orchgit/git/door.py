@@ -2,8 +2,8 @@
 
 Objects are read by one lasting `cat-file --batch` and written as loose files, without a process; everything else is
 a git call. The engine's own git directory lies in the user's (`orchgit/engine.git`): it shares the object store by
-GIT_OBJECT_DIRECTORY and nothing else, so that no configuration, hook, filter or replace ref of the user's repository, or of
-an agent's, has a say in what the engine decides.
+GIT_OBJECT_DIRECTORY and nothing else, so that no configuration, hook, filter or replace ref of the user's repository,
+or of an agent's, has a say in what the engine decides.
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ class Door:
                     git_argv("cat-file", "--batch"), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL, env=self.env(), cwd="/",
                 )  # fmt: skip
-            assert self._reader.stdin is not None and self._reader.stdout is not None
+            assert self._reader.stdin is not None
+            assert self._reader.stdout is not None
             self._reader.stdin.write(oid.encode() + b"\n")
             self._reader.stdin.flush()
             header = self._reader.stdout.readline().split()

@@ -1,8 +1,8 @@
 """Trees as values: read, compare, edit. Paths are bytes; a tree's entry is (mode, object id).
 
 This is the second, independent implementation that the gate's result is compared with: git's own diff decides what
-changed, this says whether what was built from it differs from the base where it may, and nowhere else. Cost grows with the
-change and its depth, never with the repository.
+changed, this says whether what was built from it differs from the base where it may, and nowhere else. Cost grows
+with the change and its depth, never with the repository.
 """
 
 from __future__ import annotations
