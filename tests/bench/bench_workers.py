@@ -1,0 +1,93 @@
+"""What orchgit adds per worker, beside the plainest shell script that does the same git work one after the other.
+
+    python -m tests.bench.bench_workers [--rounds 5]
+
+Every worker writes one file; no checks, no reviewers, verdict accept. Aim: at most 2.0 times the script at equal
+durability (core.fsync=all). "work" is the run without its fixed part (start-up, plan, synthesis, seal, end), from the
+log's times: approval to the last merge.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+from tests.bench import common
+
+SCRIPT = """
+set -eu
+git worktree add -q ../integration -b integration
+for i in $(seq 1 "$1"); do
+    git branch "w$i" main
+    git worktree add -q "../cell$i" "w$i"
+    mkdir "../cell$i/w$i"
+    echo "w$i" >"../cell$i/w$i/made.txt"
+    git -C "../cell$i" add -A
+    git -C "../cell$i" commit -q -m "w$i"
+    git -C ../integration merge -q --no-ff -m "Merge w$i" "w$i"
+    git worktree remove "../cell$i"
+done
+"""
+PLAIN, DURABLE, TOTAL, WORK = "script", "script, fsync=all", "orchgit, total", "orchgit, work"
+
+
+def measure(root: Path, env: Mapping[str, str], number: int, rounds: int) -> dict[str, list[float]]:
+    plan = [common.assignment(f"w{i}") for i in range(1, number + 1)]
+    origin = common.repository(root / f"origin{number}" / "repo", env)
+    common.prepare(origin, env, plan)
+    durable = dict(env) | {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.fsync", "GIT_CONFIG_VALUE_0": "all"}
+    fresh = count()
+    work: list[float] = []
+
+    def copied() -> Path:
+        return Path(shutil.copytree(origin.parent, root / f"{number}-{next(fresh)}")) / "repo"
+
+    def script(environment: Mapping[str, str]) -> float:
+        repo = copied()
+        took = common.call(["sh", "-c", SCRIPT, "script", str(number)], repo, environment)
+        made = repo.parent / "integration"
+        assert all((made / f"w{i}" / "made.txt").exists() for i in range(1, number + 1))
+        return took
+
+    def orchgit() -> float:
+        repo = copied()
+        took = common.call(common.start_argv(repo, "--plan", "../plan.json", "--yes"), repo, env)
+        log = common.events(repo)
+        assert log[-1]["type"] == "run.completed", log[-1]
+        (approved,) = (e for e in log if e["type"] == "plan.approved")
+        merged = [e for e in log if e["type"] == "merge.done" and e["data"]["land"] == "merge"]
+        assert len(merged) == number
+        work.append(common.seconds(merged[-1]) - common.seconds(approved))
+        return took
+
+    variants: dict[str, Callable[[], float]] = {
+        PLAIN: partial(script, env), DURABLE: partial(script, durable), TOTAL: orchgit
+    }  # fmt: skip
+    taken = common.in_turn(variants, rounds, warm_up=0 if rounds == 1 else 1)
+    return {**taken, WORK: work[-rounds:]}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    given = common.arguments(__doc__, 5, argv)
+    numbers = (1,) if given.quick else (1, 4, 16)
+    with common.place() as (root, env):
+        all_taken = {}
+        for number in numbers:
+            all_taken[number] = measure(root, env, number, given.rounds)
+            common.table(f"per worker, N = {number}", all_taken[number], PLAIN, DURABLE, per=number)
+    if not given.quick:
+        low, high = numbers[0], numbers[-1]
+        more = {
+            name: [max(b - a, 1e-9) for a, b in zip(all_taken[low][name], times, strict=True)]
+            for name, times in all_taken[high].items()
+        }
+        common.table(f"one worker more: (N = {high} less N = {low}) / {high - low}", more, PLAIN, DURABLE, per=high - low)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
