@@ -247,6 +247,22 @@ def plan_notes(plan: Plan) -> list[str]:
     return notes
 
 
+def plan_text(plan: Plan) -> list[str]:
+    """Each assignment in full, as its worker will read it."""
+    told = []
+    for a in order(plan):
+        lines = [f"{a.id} ({safe(a.worker)}): {short(a.title)}", safe(a.task, lines=True)]
+        for name, value in (
+            ("interface", a.interface),
+            ("inputs", "\n".join(a.inputs)),
+            ("outputs", "\n".join(a.outputs)),
+        ):
+            if value:
+                lines.append(f"{name}:\n{safe(value, lines=True)}")
+        told.append("\n".join(lines))
+    return told
+
+
 # -- the state -------------------------------------------------------------------------------------------
 
 

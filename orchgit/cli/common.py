@@ -52,7 +52,10 @@ def tell(store: Store, body: e.Body, done: str) -> int:
     from orchgit.runner import submit
     from orchgit.session import user_name
 
-    how, _ = submit(store.path, e.Draft(body, e.Actor("human", user_name())))
+    how, run = submit(store.path, e.Draft(body, e.Actor("human", user_name())))
+    if run is not None and run.over:
+        print(f"{done}; run {run.id} is {run.phase}")
+        return 0
     print(
         f"{done}; " + ("the engine goes on" if how == "sent" else f"no engine is alive, so: orchgit resume {store.run}")
     )

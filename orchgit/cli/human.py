@@ -14,7 +14,7 @@ from orchgit.cli.common import console, show_plan
 from orchgit.core import events as e
 from orchgit.core.decide import describe, waiting
 from orchgit.core.state import Run
-from orchgit.report import safe
+from orchgit.report import plan_text, safe
 
 if TYPE_CHECKING:
     from orchgit.cli.screen import Screen
@@ -57,12 +57,14 @@ class Human:
         out.print()
         show_plan(out, proposal.plan, f"Plan v{proposal.version} of run {run.id} (sha256 {proposal.digest[:12]})")
         while True:
-            answer = _ask("\nApprove this plan?  y = yes, n = stop here, edit, or say what to change: ").strip()
+            answer = _ask("\nApprove this plan?  y, n, show (the tasks), edit, or say what to change: ").strip()
             if answer in ("y", "yes"):
                 return self._draft(e.PlanApproved(proposal.version, proposal.digest, "human"))
             if answer in ("n", "no"):
                 return None
-            if answer in ("e", "edit"):
+            if answer in ("s", "show"):
+                out.print("\n\n".join(plan_text(proposal.plan)))
+            elif answer in ("e", "edit"):
                 edited = edit(proposal.plan, run)
                 if edited is not None:
                     version = proposal.version + 1

@@ -36,7 +36,6 @@ class Screen:
         self._since: dict[str, float] = {}
         self._lock = threading.Lock()
         self._terminal = sys.stderr.isatty()
-        self._begun = time.monotonic()
 
     def __enter__(self) -> Screen:
         return self
@@ -47,31 +46,29 @@ class Screen:
     def event(self, run: Run, event: e.Event) -> None:
         with self._lock:
             self._run = run
-            if event.body.type in QUIET and not self._verbose:
-                pass
-            else:
+            if self._verbose or event.body.type not in QUIET:
                 mark = "! " if event.body.type in LOUD else "  "
                 self._print(f"{event.time[11:19]} {mark}{say(event)}")
             body = event.body
             if isinstance(body, e.AgentStarted):
                 self._since[body.member] = time.monotonic()
+                self._show()
             elif isinstance(body, e.AgentExited):
                 self._since.pop(body.member, None)
                 self._doing.pop(body.member, None)
-        self._refresh()
 
     def progress(self, who: str, line: str) -> None:
         with self._lock:
             self._doing[who] = short(line, 80)
             if self._verbose and not self._terminal:
                 self._print(f"           {who}: {short(line)}")
-        self._refresh()
 
     def pause(self) -> None:
-        """Take the live table away, so that a question can be asked."""
-        live, self._live = self._live, None
-        if live is not None:
-            live.stop()
+        """Take the live table away, so that a question can be asked; the next agent that starts brings it back."""
+        with self._lock:
+            live, self._live = self._live, None
+            if live is not None:
+                live.stop()
 
     def _print(self, line: str) -> None:
         if self._live is not None:
@@ -79,32 +76,27 @@ class Screen:
         else:
             print(safe(line), file=sys.stderr, flush=True)
 
-    def _refresh(self) -> None:
-        if not self._terminal or self._run is None or not self._since:
-            self.pause()
+    def _show(self) -> None:
+        if not self._terminal or self._live is not None:
             return
-        if self._live is None:
-            from rich.live import Live
+        from rich.live import Live
 
-            from orchgit.cli.common import console
+        from orchgit.cli.common import console
 
-            self._live = Live(
-                console=console(stderr=True), refresh_per_second=4, transient=True, get_renderable=self._table
-            )  # fmt: skip
-            self._live.start()
+        self._live = Live(
+            console=console(stderr=True), refresh_per_second=4, transient=True, get_renderable=self._table
+        )  # fmt: skip
+        self._live.start()
 
     def _table(self) -> Table:
         from rich.table import Table
 
+        # Called from rich's own thread, which holds rich's lock: taking ours here could wait for ever.
         table = Table.grid(padding=(0, 2))
-        run = self._run
-        with self._lock:
-            busy = (
-                {w.spec.worker: f"{n} · attempt {w.attempt}" for n, w in run.works.items() if w.stage in HOUSED}
-                if run
-                else {}
-            )
-            now = time.monotonic()
-            for who, since in self._since.items():
-                table.add_row("●", who, busy.get(who, ""), f"{now - since:.0f} s", self._doing.get(who, "thinking"))
+        run, now = self._run, time.monotonic()
+        works = run.works.items() if run else ()
+        busy = {w.spec.worker: f"{n} · attempt {w.attempt}" for n, w in works if w.stage in HOUSED}
+        for who, since in tuple(self._since.items()):
+            doing = self._doing.get(who, "thinking")
+            table.add_row("●", who, busy.get(who, ""), f"{now - since:.0f} s", doing)
         return table

@@ -91,7 +91,7 @@ def checkout(git_dir: Path, work: Path, commit: str) -> None:
     env = {**clean_env(), "GIT_DIR": str(git_dir), "GIT_WORK_TREE": str(work)}
     done = subprocess.run(
         git_argv("-c", "checkout.workers=8", "-c", "core.fsync=none", "read-tree", "-u", "--reset", commit),
-        env=env, cwd=work, capture_output=True, check=False,
+        env=env, cwd=work, capture_output=True, check=False, process_group=0,
     )  # fmt: skip
     if done.returncode:
         raise GitError(f"checkout of {commit}: {done.stderr.decode('utf-8', 'backslashreplace').strip()}")

@@ -3,7 +3,8 @@
 Objects are read by one lasting `cat-file --batch` and written as loose files, without a process; everything else is
 a git call. The engine's own git directory lies in the user's (`orchgit/engine.git`): it shares the object store by
 GIT_OBJECT_DIRECTORY and nothing else, so that no configuration, hook, filter or replace ref of the user's repository,
-or of an agent's, has a say in what the engine decides.
+or of an agent's, has a say in what the engine decides. Each git has a process group of its own: Ctrl-C is for the
+engine, which stops when it has written down where it stands.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ NULL = {"sha1": "0" * 40, "sha256": "0" * 64}
 
 class GitError(Exception):
     """git said no; the message is its own words."""
+
+    def __init__(self, message: str, code: int = 128) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class Missing(Exception):
@@ -99,11 +104,11 @@ class Door:
         """One git call; its standard output. Raises GitError with what it said."""
         done = subprocess.run(
             git_argv(*args), input=stdin, capture_output=True, env={**self.env(refs=refs), **(env or {})}, check=False,
-            cwd="/",
+            cwd="/", process_group=0,
         )  # fmt: skip
         if done.returncode:
             said = done.stderr.decode("utf-8", "backslashreplace").strip()
-            raise GitError(f"git {args[0]}: {said or f'exit code {done.returncode}'}")
+            raise GitError(f"git {args[0]}: {said or f'exit code {done.returncode}'}", done.returncode)
         return done.stdout
 
     # -- objects
@@ -114,7 +119,7 @@ class Door:
             if self._reader is None or self._reader.poll() is not None:
                 self._reader = subprocess.Popen(
                     git_argv("cat-file", "--batch"), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL, env=self.env(), cwd="/",
+                    stderr=subprocess.DEVNULL, env=self.env(), cwd="/", process_group=0,
                 )  # fmt: skip
             assert self._reader.stdin is not None
             assert self._reader.stdout is not None
@@ -177,7 +182,9 @@ class Door:
     def ref(self, name: str) -> str | None:
         try:
             return self.run("rev-parse", "--verify", "--quiet", "--end-of-options", name, refs=True).decode().strip()
-        except GitError:
+        except GitError as error:
+            if error.code != 1:  # 1 is "no such ref"; anything else must not be taken for that
+                raise
             return None
 
     def swap(self, changes: Sequence[tuple[str, str, str | None]], reason: str) -> None:

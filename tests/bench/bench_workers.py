@@ -55,7 +55,7 @@ def measure(root: Path, env: Mapping[str, str], number: int, rounds: int) -> dic
 
     def orchgit() -> float:
         repo = copied()
-        took = common.call(common.start_argv(repo, "--plan", "../plan.json", "--yes"), repo, env)
+        took = common.call(common.start_argv(repo, "--yes"), repo, env)
         log = common.events(repo)
         assert log[-1]["type"] == "run.completed", log[-1]
         (approved,) = (e for e in log if e["type"] == "plan.approved")

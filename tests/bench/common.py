@@ -91,28 +91,23 @@ def assignment(name: str, after: Sequence[str] = ()) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def prepare(repo: Path, env: Mapping[str, str], plan: Sequence[Mapping[str, Any]], *, propose: bool = False) -> None:
-    """Roster, configuration without reviewers, playbook, plan and issue, in a repository that lies beside them.
-
-    With `propose` the scripted orchestrator hands in the plan; else it is given on the command line.
-    """
+def prepare(repo: Path, env: Mapping[str, str], plan: Sequence[Mapping[str, Any]]) -> None:
+    """Roster and configuration without reviewers in the repository; beside it, the playbook and the issue."""
     call([ORCHGIT, "init"], repo, env)
     config = repo / ".orchestration" / "config.toml"
     config.write_text("[run]\nreviewers = []\n")
     done = {"summary": "all of it is there"}
-    book: dict[str, Any] = {
+    given = {"goal": "each file is there", "assignments": list(plan)}
+    book = {
         "jobs": {f"work/{a['id']}/1": job(a["id"]) for a in plan},
         "default": {
+            "plan": [{"calls": [{"tool": "propose_plan", "input": given}]}],
             "verdict": [{"calls": [{"tool": "give_verdict", "input": {"decision": "accept"}}]}],
             "synthesis": [{"calls": [{"tool": "write_synthesis", "input": done}]}],
         },
     }
-    given = {"goal": "each file is there", "assignments": list(plan)}
-    if propose:
-        book["default"]["plan"] = [{"calls": [{"tool": "propose_plan", "input": given}]}]
     beside = repo.parent
     (beside / "playbook.json").write_text(json.dumps(book))
-    (beside / "plan.json").write_text(json.dumps(given))
     (beside / "issue.md").write_text("# A file each\n\nEvery worker writes one file.\n")
 
 
