@@ -25,8 +25,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from orchgit.agents import BACKENDS, Limits
 from orchgit.core.errors import Kind, OrchgitError
 from orchgit.core.events import Settings
+from orchgit.core.pattern import PatternError, check_pattern
 from orchgit.core.review import Severity
-from orchgit.core.scope import PatternError, check_pattern
 
 CONFIG_PATH = ".orchestration/config.toml"
 

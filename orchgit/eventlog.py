@@ -58,7 +58,8 @@ def _lock(fd: int) -> None:
     """Take it, or raise BlockingIOError. Tried for a moment: `Store.holder` holds it while it looks."""
     for _ in range(10):
         try:
-            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
         except BlockingIOError:
             time.sleep(0.02)
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

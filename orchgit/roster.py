@@ -22,8 +22,9 @@ from typing import Any, get_args
 from orchgit.agents import BACKENDS, ROLE_TOOLS, Limits, Purpose, Role
 from orchgit.config import CONFIG_PATH, Config
 from orchgit.core.errors import Kind, OrchgitError
+from orchgit.core.pattern import PatternError, check_pattern
 from orchgit.core.plan import Member
-from orchgit.core.scope import PROTECTED, PatternError, check_pattern
+from orchgit.core.scope import PROTECTED
 
 AGENTS_DIR = ".claude/agents"
 BUILT_IN = ("orchestrator", "security-reviewer", "performance-reviewer")  # may come from our own templates

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
 
-from orchgit.core.scope import PatternError, Scope, check_pattern, overlap, wildcard_claims_protected
+from orchgit.core.pattern import PatternError, check_pattern
+from orchgit.core.scope import Scope, overlap, wildcard_claims_protected
 
 MAX_ASSIGNMENTS = 64
 MAX_PLAN_BYTES = 48 * 1024  # a plan is one event, and one event is one line of at most 64 KiB

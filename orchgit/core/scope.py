@@ -4,33 +4,42 @@ Every layer that decides about a path (gate, sandbox, watchdog, hooks) asks this
 disagree. It must never look at a file system, and never answer "allowed" or "no overlap" for want of an
 answer: what cannot be decided raises.
 
-A path is the bytes git stores: relative, `/` between the components, case-sensitive. A pattern means what
-git's wildmatch with WM_PATHNAME says of a whole path, byte by byte (`?` is one byte: `é` needs two). The one
-addition is `dir/`, short for `dir/**`. A pattern without wildcards is one path, not the directory below it.
-
-Read in order: pattern text -> components of tokens (`_parse`); components -> Python `re` (`_regex`) and POSIX
-ERE (`_ere`); then `Scope`; then `overlap`, which walks two automata in step. A token is the set of bytes of
-which one is read, or `_STAR`.
+A path is the bytes git stores: relative, `/` between the components, case-sensitive. What a pattern means is in
+pattern.py. Read in order: what is protected; `Scope`; then `overlap`, which walks two automata in step.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 
-_Token = frozenset[int]
-_Component = tuple[_Token, ...]
-
-_SLASH, _DOT = 0x2F, 0x2E
-_BYTES = frozenset(range(1, 256))  # git can store every byte but NUL
-_NAME_BYTES = _BYTES - {_SLASH}
-_STAR: _Token = frozenset()  # a class is never empty, so the empty set is free to mean `*`
-_DEEP: _Component = ()  # nor is a component: `**`
+from orchgit.core.pattern import (
+    BYTES,
+    DEEP,
+    DOT,
+    NAME_BYTES,
+    SLASH,
+    STAR,
+    Component,
+    PatternError,
+    Token,
+    check_pattern,
+    compile_any,
+    component_of,
+    ere,
+    ere_any,
+    ere_caseless,
+    literal,
+    literal_path,
+    parse,
+    quote,
+    regex,
+    regex_component,
+)  # fmt: skip
 
 # A path with such a component, in any upper or lower case and at any depth, is granted only by a pattern
 # that names it literally: these files run code, or steer people, agents, CI and this program.
@@ -47,106 +56,6 @@ PROTECTED: tuple[str, ...] = (
 # fmt: on
 
 
-class PatternError(ValueError):
-    """Says what is wrong with a pattern, and what would be right."""
-
-
-# ---- pattern text -> components
-
-
-def check_pattern(pattern: str) -> None:
-    """Raises PatternError unless `pattern` is in the grammar (design, section 7)."""
-    _parse(pattern)
-
-
-def quote(path: str) -> str:
-    """The pattern that names exactly `path`: `app/[id].ts` -> `app/[[]id].ts`."""
-    return re.sub(r"[*?[]", r"[\g<0>]", path)
-
-
-@lru_cache(maxsize=4096)
-def _parse(pattern: str) -> tuple[_Component, ...]:
-    if not pattern:
-        raise PatternError("a pattern is empty; write a path such as src/api/** (** alone is the whole tree)")
-    if any(unicodedata.category(char) in ("Cc", "Cf", "Cs") for char in pattern):
-        raise PatternError(f"{pattern!a} has a control or invisible character; write visible characters only")
-    if not unicodedata.is_normalized("NFC", pattern):
-        nfc = unicodedata.normalize("NFC", pattern)
-        raise PatternError(f"{pattern!a} is not in Unicode normal form C; write {nfc!a}")
-    if "\\" in pattern:
-        raise PatternError(f"{pattern}: no backslash; separate with '/', and write [*] [?] [[] for * ? [")
-    if pattern[0] in "/:!":
-        raise PatternError(f"{pattern}: must not begin with {pattern[0]!r}; write it relative to the repository")
-    texts = (pattern + "**" if pattern.endswith("/") else pattern).split("/")
-    components: list[_Component] = []
-    for text in texts:
-        component = _component(pattern, text)
-        if not (component == _DEEP and components and components[-1] == _DEEP):  # **/** is **
-            components.append(component)
-    return tuple(components)
-
-
-def _component(pattern: str, text: str) -> _Component:
-    if not text:
-        raise PatternError(f"{pattern}: empty component; write one '/' between names")
-    if text == "**":
-        return _DEEP
-    tokens: list[_Token] = []
-    at = 0
-    while at < len(text):
-        if text[at] == "*":
-            if tokens and tokens[-1] == _STAR:
-                raise PatternError(f"{pattern}: ** must be a whole component; write **/ before or /** after it")
-            tokens.append(_STAR)
-        elif text[at] == "?":
-            tokens.append(_NAME_BYTES)
-        elif text[at] == "[":
-            chosen, at = _class(pattern, text, at)
-            tokens.append(chosen)
-        else:
-            tokens.extend(frozenset((byte,)) for byte in text[at].encode())
-        at += 1
-    if _literal(tuple(tokens)) in (b".", b".."):
-        raise PatternError(f"{pattern}: no '.' or '..' component; write the path from the root of the repository")
-    return tuple(tokens)
-
-
-def _class(pattern: str, text: str, start: int) -> tuple[frozenset[int], int]:
-    """The bytes of the class that opens at `start`, and where it closes."""
-    at = start + 1
-    negated = text[at : at + 1] in ("!", "^")
-    first = at = at + negated
-    chosen: set[int] = set()
-    low = ""  # wildmatch: the end of a range does not begin another, so in [a-c-e] the second - is a plain one
-    while at == first or text[at : at + 1] != "]":  # a ] that comes first is a plain one
-        char, high = text[at : at + 1], text[at + 1 : at + 2]
-        if not char:
-            raise PatternError(f"{pattern}: [ is never closed in {text!r}; for the character itself write [[]")
-        if char + high == "[:":
-            raise PatternError(f"{pattern}: no [:name:] classes; write the characters, as in [a-z]")
-        span = char == "-" and low != "" and high not in ("", "]")
-        if not (high if span else char).isascii():
-            raise PatternError(f"{pattern}: a class reads one byte, {high if span else char!r} is more; write *")
-        if span and high < low:
-            raise PatternError(f"{pattern}: the range {low}-{high} is empty; write {high}-{low}")
-        chosen.update(range(ord(low), ord(high) + 1) if span else (ord(char),))
-        low = "" if span else char
-        at += 2 if span else 1
-    return _NAME_BYTES - chosen if negated else frozenset(chosen) & _NAME_BYTES, at
-
-
-def _literal(component: _Component) -> bytes | None:
-    """The name a component is, if it can be only one. [[] is one byte: so a literal bracket is written."""
-    one = component != _DEEP and all(len(token) == 1 for token in component)
-    return b"".join(map(bytes, component)) if one else None
-
-
-def _literal_path(pattern: str) -> bytes | None:
-    names = [_literal(component) for component in _parse(pattern)]
-    known = [name for name in names if name is not None]
-    return b"/".join(known) if len(known) == len(names) else None
-
-
 # What a case-insensitive file system may take for these letters, besides the two ASCII cases: long s, Kelvin
 # sign, ligatures. The gate's rule on collisions sees only names that exist, so it is no help here.
 _ODD_CASE = {
@@ -157,64 +66,17 @@ _ODD_CASE = {
 }
 
 
-def _spellings(name: str) -> list[_Component]:
+def _spellings(name: str) -> list[Component]:
     """`name` in every odd case, ASCII in lower case."""
     pieces: list[str] = re.findall("|".join([*_ODD_CASE, "."]), name.lower())
-    return [_component(name, "".join(c)) for c in product(*(_ODD_CASE.get(piece, piece) for piece in pieces))]
+    return [component_of(name, "".join(c)) for c in product(*(_ODD_CASE.get(piece, piece) for piece in pieces))]
 
 
 _PROTECTED_NAMES = tuple(spelling for name in PROTECTED for spelling in _spellings(name))
 
 
-# ---- components -> Python re
-
-
-def _regex_run(tokens: Iterable[_Token]) -> bytes:
-    out = b""
-    for token in tokens:
-        small = min(token, _BYTES - token, key=len)
-        out += b"[%s%s]" % (b"^" * (small != token), b"".join(b"\\x%02x" % byte for byte in sorted(small)))
-    return out
-
-
-def _regex_component(component: _Component) -> bytes:
-    runs: list[list[_Token]] = [[]]
-    for token in component:
-        if token == _STAR:
-            runs.append([])
-        else:
-            runs[-1].append(token)
-    if len(runs) == 1:
-        return _regex_run(runs[0])
-    # Atomic: the first place where a run fits is as good as any later one, for a star follows. Without it
-    # *a*a*a*a*b on a long name takes minutes, and a worker chooses the names.
-    middle = b"".join(b"(?>[^/]*?%s)" % _regex_run(run) for run in runs[1:-1])
-    return _regex_run(runs[0]) + middle + b"[^/]*" + _regex_run(runs[-1])
-
-
-def _regex(components: tuple[_Component, ...]) -> bytes:
-    stretches: list[list[bytes]] = [[]]
-    for component in components:
-        if component == _DEEP:
-            stretches.append([])
-        else:
-            stretches[-1].append(_regex_component(component))
-    first, *rest = [b"/".join(stretch) for stretch in stretches]
-    if not rest:
-        return first
-    *middle, last = rest
-    skipping = b"".join(b"(?>(?:[^/]+/)*?%s/)" % stretch for stretch in middle)  # atomic: as above
-    return (first + b"/" if first else b"") + skipping + (b"(?:[^/]+/)*" + last if last else b".+")
-
-
-def _compile(sources: Iterable[bytes], flags: int = 0) -> re.Pattern[bytes]:
-    joined = b"|".join(sources) or b"(?!)"
-    # \Z, for $ also matches before a last newline.
-    return re.compile(b"(?:" + joined + rb")\Z", re.DOTALL | flags)
-
-
-_PROTECTED_RE = _compile(  # of bytes, so IGNORECASE is about ASCII
-    [b"(?:[^/]+/)*(?:" + b"|".join(map(_regex_component, _PROTECTED_NAMES)) + b")(?:/.+)?"], re.IGNORECASE
+_PROTECTED_RE = compile_any(  # of bytes, so IGNORECASE is about ASCII
+    [b"(?:[^/]+/)*(?:" + b"|".join(map(regex_component, _PROTECTED_NAMES)) + b")(?:/.+)?"], re.IGNORECASE
 )
 
 
@@ -223,49 +85,7 @@ def protected(path: bytes) -> bool:
     return _PROTECTED_RE.match(path) is not None
 
 
-# ---- components -> POSIX ERE, for grep -E in the C locale
-
-
-def _ere_quote(text: bytes) -> bytes:
-    return re.sub(rb"[.\[(){*+?|^$\\]", rb"\\\g<0>", text)
-
-
-def _ere_token(token: _Token) -> bytes:
-    if token == _STAR:
-        return b"[^/]*"
-    if len(token) == 1:
-        return _ere_quote(bytes(token))
-    negated = 0xFF in token  # what a class names is ASCII: the other bytes are all in, or all out
-    named = (_NAME_BYTES - token) | {_SLASH} if negated else token
-    # Where it stands decides what a character means: ] first, - last, ^ not first, [ not before . : =
-    text = bytes(sorted(named, key=lambda byte: (byte != 0x5D, b"[^-".find(byte), byte)))
-    if text[:1] == b"^":
-        text = text[1:] + b"^"
-    return b"[" + b"^" * negated + text + b"]"
-
-
-def _ere(components: tuple[_Component, ...]) -> bytes:
-    out = b""
-    for at, component in enumerate(components, 1):
-        last = at == len(components)
-        if component == _DEEP:
-            out += b".+" if last else b"(.+/)?"
-        else:
-            out += b"".join(map(_ere_token, component)) + (b"" if last else b"/")
-    return out
-
-
-def _ere_any(sources: Iterable[bytes]) -> str:
-    # The empty ERE would match every line; no path is "/".
-    return (b"^(" + (b"|".join(sources) or b"/") + b")$").decode()
-
-
-def _ere_caseless(component: _Component) -> bytes:
-    both = (token | frozenset(bytes(token).upper()) for token in component)
-    return b"".join(map(_ere_token, both))
-
-
-PROTECTED_ERE = _ere_any([b"(.+/)?(" + b"|".join(map(_ere_caseless, _PROTECTED_NAMES)) + b")(/.+)?"])
+PROTECTED_ERE = ere_any([b"(.+/)?(" + b"|".join(map(ere_caseless, _PROTECTED_NAMES)) + b")(/.+)?"])
 
 
 # ---- the scope
@@ -322,8 +142,8 @@ class Scope:
         rules = _rules(self)
         if not rules.allow.match(path) or not _is_path(path):
             return "outside the scope"
-        for pattern, regex in rules.deny:
-            if regex.match(path):
+        for pattern, denies in rules.deny:
+            if denies.match(path):
                 return f"denied by {pattern}"
         if protected(path) and path not in rules.literals:
             return "protected: name it literally to allow it"
@@ -337,8 +157,8 @@ class Scope:
 def hook_rules(scope: Scope) -> HookRules:
     """The scope as POSIX extended regexes."""
     return HookRules(
-        allow=_ere_any(_ere(_parse(pattern)) for pattern in scope.allow),
-        deny=_ere_any(_ere(_parse(pattern)) for pattern in scope.deny),
+        allow=ere_any(ere(parse(pattern)) for pattern in scope.allow),
+        deny=ere_any(ere(parse(pattern)) for pattern in scope.deny),
         protected=PROTECTED_ERE,
         literals=tuple(sorted(path.decode() for path in _rules(scope).literals)),
     )
@@ -357,10 +177,10 @@ class _Rules:
 
 @lru_cache(maxsize=1024)
 def _rules(scope: Scope) -> _Rules:
-    literals = [_literal_path(pattern) for pattern in scope.allow]
+    literals = [literal_path(pattern) for pattern in scope.allow]
     return _Rules(
-        allow=_compile(_regex(_parse(pattern)) for pattern in scope.allow),
-        deny=tuple((pattern, _compile([_regex(_parse(pattern))])) for pattern in scope.deny),
+        allow=compile_any(regex(parse(pattern)) for pattern in scope.allow),
+        deny=tuple((pattern, compile_any([regex(parse(pattern))])) for pattern in scope.deny),
         literals=frozenset(path for path in literals if path is not None),
     )
 
@@ -370,12 +190,12 @@ def _roots(scope: Scope) -> tuple[Root, ...]:
     wanted: dict[str, set[str | None]] = {}  # directory -> the literal paths it is for; None: for more than that
     for pattern in scope.allow:
         fixed: list[str] = []
-        for component in _parse(pattern)[:-1]:
-            name = _literal(component)
+        for component in parse(pattern)[:-1]:
+            name = literal(component)
             if name is None:
                 break
             fixed.append(name.decode())
-        path = _literal_path(pattern)
+        path = literal_path(pattern)
         wanted.setdefault("/".join(fixed), set()).add(path.decode() if path is not None else None)
     kept: dict[str, set[str | None]] = {}
     for directory in sorted(wanted):  # what lies above comes first
@@ -420,12 +240,12 @@ def overlap(a: Scope, b: Scope) -> bytes | None:
 def wildcard_claims_protected(pattern: str) -> str | None:
     """One of PROTECTED, if `pattern` has wildcards and matches protected paths only: it grants nothing."""
     claimed, everything = Scope((pattern,)), Scope(("**",))
-    if _literal_path(pattern) is not None or _conflict(claimed, everything, guarded=True) is not None:
+    if literal_path(pattern) is not None or _conflict(claimed, everything, guarded=True) is not None:
         return None
     parts = (_conflict(claimed, everything, guarded=False) or b"").split(b"/")
     for name in PROTECTED:
-        regex = _compile(map(_regex_component, _spellings(name)), re.IGNORECASE)
-        if any(map(regex.match, parts)):
+        protects = compile_any(map(regex_component, _spellings(name)), re.IGNORECASE)
+        if any(map(protects.match, parts)):
             return name
     raise AssertionError(f"{pattern} matches protected paths only, and none of them")
 
@@ -441,7 +261,7 @@ class _Automaton:
     Made anew for each question: the tables grow, and threads may ask at the same time.
     """
 
-    def __init__(self, programs: Iterable[tuple[tuple[_Token, ...], int]]) -> None:
+    def __init__(self, programs: Iterable[tuple[tuple[Token, ...], int]]) -> None:
         self.programs = list(programs)
         self.begin = frozenset(place for at in range(len(self.programs)) for place in self._enter(at, 0))
         self.steps: dict[tuple[_State, int], _State] = {}
@@ -451,7 +271,7 @@ class _Automaton:
     def _enter(self, at: int, place: int) -> Iterator[tuple[int, int]]:
         yield at, place
         program = self.programs[at][0]
-        if place < len(program) and program[place] in (_STAR, _BYTES):  # may read nothing
+        if place < len(program) and program[place] in (STAR, BYTES):  # may read nothing
             yield from self._enter(at, place + 1)
 
     def _reads(self, at: int, place: int, byte: int) -> Iterator[tuple[int, int]]:
@@ -459,12 +279,12 @@ class _Automaton:
         if place == len(program):
             return
         token = program[place]
-        if token == _BYTES:  # any number of directories: stay, but leave only after a slash, or for the end
+        if token == BYTES:  # any number of directories: stay, but leave only after a slash, or for the end
             yield at, place
-            if byte == _SLASH or place + 1 == len(program):
+            if byte == SLASH or place + 1 == len(program):
                 yield from self._enter(at, place + 1)
-        elif token == _STAR:
-            if byte != _SLASH:
+        elif token == STAR:
+            if byte != SLASH:
                 yield from self._enter(at, place)
         elif byte in token:
             yield from self._enter(at, place + 1)
@@ -486,17 +306,17 @@ class _Automaton:
         return any(self.programs[at][1] != _DENIED for at, _ in state)
 
 
-def _program(pattern: str) -> tuple[_Token, ...]:
-    tokens: list[_Token] = []
-    for component in _parse(pattern):
-        tokens.extend([_BYTES] if component == _DEEP else [*component, frozenset((_SLASH,))])
-    if tokens[-1] == _BYTES:
-        return (*tokens[:-1], _NAME_BYTES, _BYTES)  # at the end, ** is not nothing
+def _program(pattern: str) -> tuple[Token, ...]:
+    tokens: list[Token] = []
+    for component in parse(pattern):
+        tokens.extend([BYTES] if component == DEEP else [*component, frozenset((SLASH,))])
+    if tokens[-1] == BYTES:
+        return (*tokens[:-1], NAME_BYTES, BYTES)  # at the end, ** is not nothing
     return tuple(tokens[:-1])
 
 
 def _automaton(scope: Scope) -> _Automaton:
-    allow = [(_program(p), _WILD if _literal_path(p) is None else _LITERAL) for p in scope.allow]
+    allow = [(_program(p), _WILD if literal_path(p) is None else _LITERAL) for p in scope.allow]
     return _Automaton([*allow, *((_program(pattern), _DENIED) for pattern in scope.deny)])
 
 
@@ -525,9 +345,9 @@ def _conflict(a: Scope, b: Scope, *, guarded: bool) -> bytes | None:
         p, q, name, so_far = walk
         for x, y in alphabet:
             after_p, after_q = p and left.step(p, x), q and right.step(q, y)
-            if x != _SLASH:
+            if x != SLASH:
                 after_name = name and names.step(name, _LOWER[x])
-                yield (x, y), (after_p, after_q, after_name, min(so_far + 1, _NAMED) if x == _DOT else _NAMED)
+                yield (x, y), (after_p, after_q, after_name, min(so_far + 1, _NAMED) if x == DOT else _NAMED)
             elif so_far == _NAMED:
                 after_name = None if name is None or names.ends(name) else names.begin
                 yield (x, y), (after_p, after_q, after_name, _FRESH)
@@ -559,12 +379,12 @@ _LOWER = [bytes((byte,)).lower()[0] for byte in range(256)]
 def _alphabet(left: _Automaton, right: _Automaton, names: _Automaton) -> list[_Pair]:
     """One pair of bytes for each way to differ, the most readable first."""
     tasty = b"abcdefghijklmnopqrstuvwxyz0123456789/._-ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    by_taste = sorted(_BYTES, key=lambda byte: (byte not in tasty, tasty.find(byte), not 32 < byte < 127, byte))
+    by_taste = sorted(BYTES, key=lambda byte: (byte not in tasty, tasty.find(byte), not 32 < byte < 127, byte))
     pairs = [(x, x) for x in by_taste] + [(x, bytes((x,)).swapcase()[0]) for x in by_taste]
     best: dict[object, _Pair] = {}
     for x, y in pairs:
         classes = left.classes[x], right.classes[y], names.classes[_LOWER[x]]
-        best.setdefault((classes, x if x in (_SLASH, _DOT) else None), (x, y))
+        best.setdefault((classes, x if x in (SLASH, DOT) else None), (x, y))
     return list(best.values())
 
 

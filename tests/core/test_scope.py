@@ -10,17 +10,15 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from orchgit.core.pattern import PatternError, check_pattern, quote
 from orchgit.core.scope import (
     PROTECTED,
     PROTECTED_ERE,
-    PatternError,
     Root,
     Scope,
-    check_pattern,
     hook_rules,
     overlap,
     protected,
-    quote,
     wildcard_claims_protected,
 )
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchgit.core.scope import PatternError, Scope, check_pattern, hook_rules
+from orchgit.core.pattern import PatternError, check_pattern
+from orchgit.core.scope import Scope, hook_rules
 
 ENV = {
     "PATH": os.environ["PATH"],
