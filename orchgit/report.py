@@ -266,18 +266,18 @@ def plan_text(plan: Plan) -> list[str]:
 # -- the state -------------------------------------------------------------------------------------------
 
 
-def status_lines(run: Run) -> list[str]:
+def status_lines(run: Run, *, alive: bool = False) -> list[str]:
     lines = [f"{run.id}  {run.phase}" + (f"  {short(run.issue.title, 70)}" if run.issue else "")]
     for name, work in run.works.items():
         attempt = f"attempt {work.attempt}" if work.attempt else "not started"
         lines.append(f"  {name:<16} {work.stage:<12} {attempt:<12} {safe(work.spec.worker)}")
     for f in run.open_findings():
         lines.append(f"  finding {f.id} {f.severity} {safe(f.path)}:{f.line} {short(f.title, 60)}")
-    lines += [f"  {line}" for line in next_lines(run)]
+    lines += [f"  {line}" for line in next_lines(run, alive=alive)]
     return lines
 
 
-def next_lines(run: Run) -> list[str]:
+def next_lines(run: Run, *, alive: bool = False) -> list[str]:
     """What a person can do now, or what the engine would do next."""
     if run.over:
         return [f"over: {run.phase}"] + (
@@ -300,7 +300,8 @@ def next_lines(run: Run) -> list[str]:
     if step is not None:
         return [f"next: {step.type}"]
     waits = ", ".join(sorted(_pending_words(ev) for ev in run.pending.values()))
-    return [f"waits for: {waits}" if waits else "nothing is due", f"no engine alive? orchgit resume {run.id}"]
+    lines = [f"waits for: {waits}" if waits else "nothing is due"]
+    return lines if alive else [*lines, f"no engine is alive: orchgit resume {run.id}"]
 
 
 def _pending_words(event: e.Event) -> str:

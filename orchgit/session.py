@@ -196,7 +196,8 @@ class Session:
             self.runner.interrupt()
             self._world.watchdog.close()
             self._world.door.close()
-            if self.runner.run.over and self._world.state.exists():
+            # A run that failed keeps its cells: nothing was set aside there.
+            if self.runner.run.phase in ("completed", "aborted") and self._world.state.exists():
                 cells.remove(self._world.state)
         self.runner.close()
 

@@ -83,6 +83,13 @@ def console(*, stderr: bool = False) -> Console:
     return made
 
 
+def plan_title(run: Run) -> str:
+    proposal = run.proposal
+    assert proposal is not None
+    approved = ", approved" if run.plan_digest == proposal.digest else ""
+    return f"Plan v{proposal.version} of run {run.id} (sha256 {proposal.digest[:12]}){approved}"
+
+
 def show_plan(out: Console, plan: Plan, title: str) -> None:
     """The plan as a person judges it."""
     from rich.table import Table

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchgit.cli.common import console, show_plan
+from orchgit.cli.common import console, plan_title, show_plan
 from orchgit.core import events as e
 from orchgit.core.decide import describe, waiting
 from orchgit.core.state import Run
@@ -55,7 +55,7 @@ class Human:
         assert proposal is not None
         out = console(stderr=True)
         out.print()
-        show_plan(out, proposal.plan, f"Plan v{proposal.version} of run {run.id} (sha256 {proposal.digest[:12]})")
+        show_plan(out, proposal.plan, plan_title(run))
         while True:
             answer = _ask("\nApprove this plan?  y, n, show (the tasks), edit, or say what to change: ").strip()
             if answer in ("y", "yes"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchgit.cli.common import Json, RunName, console, show_plan, state_of, store_of
+from orchgit.cli.common import Json, RunName, console, plan_title, show_plan, state_of, store_of
 from orchgit.core.errors import Kind, OrchgitError
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ def command(
         if proposal is None:
             raise OrchgitError(Kind.NO, f"run {state.id} has no plan yet", "", f"orchgit status {state.id}")
         plan = proposal.plan
-        approved = "approved" if state.plan_digest == proposal.digest else "not approved"
-        title = f"Plan v{proposal.version} of run {state.id} (sha256 {proposal.digest[:12]}), {approved}"
+        title = plan_title(state)
     if as_json:
         print(plan_json(plan), end="")
     else:

@@ -12,7 +12,7 @@ from orchgit.cli.common import Json, RunName, store_of
 
 def command(
     run: RunName = "",
-    at: Annotated[int, typer.Option(help="Only up to this event.", min=0)] = -1,
+    at: Annotated[int | None, typer.Option(metavar="SEQ", help="Only up to this event.", min=0)] = None,
     as_json: Json = False,
 ) -> int:
     """Tell the story of a run from its log."""
@@ -22,9 +22,13 @@ def command(
 
     store = store_of(run)
     log = store.read()
-    if at >= len(log):
-        raise OrchgitError(Kind.USAGE, f"run {store.run} has {len(log)} events", f"the last is {len(log) - 1}")
-    log = log[: at + 1] if at >= 0 else log
+    if at is not None:
+        if at >= len(log):
+            raise OrchgitError(
+                Kind.USAGE, f"run {store.run} has no event {at}", f"the last is {len(log) - 1}",
+                f"orchgit replay {store.run} --at {max(0, len(log) - 1)}",
+            )  # fmt: skip
+        log = log[: at + 1]
     try:
         state = replay(store.run, log)
     except Illegal as error:

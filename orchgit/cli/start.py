@@ -111,8 +111,14 @@ def drive(session: Session, screen: object, *, wait: bool = False) -> int:
 
 def epilogue(run: Run, session: Session) -> None:
     """The end on the screen: the report's essence, and where to look."""
+    from orchgit.cli.common import console, interactive, plan_title, show_plan
+    from orchgit.core.decide import waiting
     from orchgit.report import next_lines, safe, totals
 
+    if waiting(run) == "approval" and run.proposal and not interactive():
+        out_plan = console(stderr=True)
+        out_plan.print()
+        show_plan(out_plan, run.proposal.plan, plan_title(run))
     out = ["", f"run {run.id}: {run.phase}"]
     if run.synthesis:
         out += ["", safe(run.synthesis.summary, lines=True), "", totals(run.synthesis.totals)]

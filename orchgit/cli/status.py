@@ -23,7 +23,7 @@ def command(run: RunName = "", as_json: Json = False) -> int:
     if not states:
         print("no run in this repository; orchgit start ISSUE.md begins one")
     for number, (state, pid) in enumerate(states):
-        lines = status_lines(state)
+        lines = status_lines(state, alive=pid is not None)
         if number and state.over:
             lines = lines[:1]  # old ones in a line each
         print("\n".join(lines))

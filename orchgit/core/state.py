@@ -123,7 +123,7 @@ WORK_MOVES: dict[tuple[str, str], str] = {
 # Stages in which the attempt's cell is in use.
 HOUSED = frozenset({"housing", "ready", "working", "reported", "failed", "gating", "salvaging"})
 # Ends of a failed agent run that are nobody's fault at the keyboard of that agent: the try does not count.
-UNCOUNTED = frozenset({"auth", "unavailable", "stopped"})
+UNCOUNTED = frozenset({"auth", "unavailable"})
 
 
 @dataclass(frozen=True)
@@ -551,7 +551,7 @@ def _agent_failed(run: Run, event: e.Event) -> Run:
         if counts:
             said = f"Your last attempt ended without a report ({body.status}: {body.message}). "
             work = replace(work, feedback=_say(work, said + "Its uncommitted and out-of-scope work was set aside."))
-        elif not body.lost and body.status != "stopped":
+        elif not body.lost:
             work = replace(work, trouble=("unavailable", _words(body)))
         return _with(run, work)
     if body.status in ("auth", "unavailable") and not body.lost:

@@ -109,9 +109,10 @@ class Book:
             made.append(turn(report(f"{name} is done")))
         return self._add(f"work/{name}", made)
 
-    def verdict(self, name: str, decision: str, *reasons: str) -> Book:
-        """The verdict on the next try of an assignment that has none said yet. Number them by hand with `jobs`."""
-        return self._add(f"verdict/{name}", verdict(decision, *reasons))
+    def verdict(self, name: str, attempt: int, decision: str, *reasons: str) -> Book:
+        """The verdict on this attempt, counted as in the log; without one, accept."""
+        self.jobs[f"verdict/{name}/{attempt}"] = verdict(decision, *reasons)
+        return self
 
     def review(self, *findings: dict[str, Any], who: str = "security-reviewer", fixed: Sequence[str] = ()) -> Book:
         return self._add(f"review/{who}", review(*findings, fixed=fixed))
@@ -164,7 +165,8 @@ class World:
     # -- git
 
     def git(self, *args: str, cwd: Path | None = None, ok: bool = True) -> str:
-        done = subprocess.run(["git", *args], cwd=cwd or self.repo, env=self.env, capture_output=True, check=False)
+        env = {**self.env, "GIT_OPTIONAL_LOCKS": "0"}  # looking must not refresh the index that is being looked at
+        done = subprocess.run(["git", *args], cwd=cwd or self.repo, env=env, capture_output=True, check=False)
         assert not ok or done.returncode == 0, f"git {args}: {done.stderr.decode()}"
         return done.stdout.decode("utf-8", "surrogateescape").strip()
 
@@ -341,7 +343,8 @@ def digest(world: World, repo: Path | None = None) -> dict[str, str]:
             data = os.readlink(path).encode() if path.is_symlink() else path.read_bytes()
             key = f"{path.relative_to(top)} {info.st_mode:o} {info.st_mtime_ns}"
             found[key] = hashlib.sha256(data).hexdigest()
-        found[f"{here.relative_to(top)}/ {here.lstat().st_mode:o}"] = ""
+        if here != top / ".orchestration":
+            found[f"{here.relative_to(top)}/ {here.lstat().st_mode:o}"] = ""
     git_dir = Path(world.git("rev-parse", "--absolute-git-dir", cwd=top))
     for name in ("index", "config", "HEAD", "MERGE_HEAD", "MERGE_MSG", "logs/HEAD", "logs/refs/stash", "info/exclude"):
         path = git_dir / name
