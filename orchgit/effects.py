@@ -89,7 +89,7 @@ def perform(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
         case e.SynthesisRequested():
             return _synthesis(world, run, event, emit)
         case e.ShipRequested():
-            done = _observe(world, body)
+            done = observe(world.door, body.ref)
         case _:
             raise TypeError(f"{body.type} is not a request")
     return e.Draft(done, ENGINE, event.seq)
@@ -390,21 +390,22 @@ def _swap(world: World, run: Run, body: e.MergeRequested) -> e.Body:
     return e.MergeDone(body.land, body.assignment, body.new)
 
 
-def _observe(world: World, body: e.ShipRequested) -> e.Body:
-    if not body.ref:
+def observe(door: Door, ref: str) -> e.ShipObserved:
+    """Where the branch stands that is shipped to, and why that cannot be done now; "" when it can."""
+    if not ref:
         return e.ShipObserved("", "", "HEAD was detached when the run began: there is no branch to merge into")
-    old = world.door.ref(body.ref)
+    old = door.ref(ref)
     if old is None:
-        return e.ShipObserved(body.ref, "", f"{body.ref} is gone")
-    listed = world.door.run("worktree", "list", "--porcelain", refs=True).decode("utf-8", "replace")
+        return e.ShipObserved(ref, "", f"{ref} is gone")
+    listed = door.run("worktree", "list", "--porcelain", refs=True).decode("utf-8", "replace")
     place = ""
     for line in listed.splitlines():
         if line.startswith("worktree "):
             place = line.removeprefix("worktree ")
-        elif line == f"branch {body.ref}":
-            why = f"{body.ref} is checked out in {place}, and no checkout of yours is touched; merge it there yourself"
-            return e.ShipObserved(body.ref, old, why)
-    return e.ShipObserved(body.ref, old, "")
+        elif line == f"branch {ref}":
+            why = f"{ref} is checked out in {place}, and no checkout of yours is touched; merge it there yourself"
+            return e.ShipObserved(ref, old, why)
+    return e.ShipObserved(ref, old, "")
 
 
 # -- orchestrator and reviewers --------------------------------------------------------------------------

@@ -196,8 +196,10 @@ def _sentence(body: e.Body) -> str:
             return "synthesis requested from the orchestrator"
         case e.SynthesisWritten():
             return f"synthesis: {totals(body.totals)}"
-        case e.ShipAsked() | e.ShipRequested():
-            return "ship"
+        case e.ShipAsked():
+            return "asked to ship"
+        case e.ShipRequested():
+            return f"looks where {safe(body.ref) or 'the base'} stands"
         case e.ShipObserved():
             return f"{body.ref} is at {id7(body.old)}" if not body.why else f"cannot ship: {short(body.why, 200)}"
     return body.type
@@ -294,7 +296,7 @@ def next_lines(run: Run, *, alive: bool = False) -> list[str]:
     if need == "blockers":
         lines = []
         for b in run.open_blockers():
-            lines += [f"blocker {b.id} {b.about}: {short(b.text, 160)}", f"  {describe(run, b)}"]
+            lines += [f"blocker {b.id} {b.about}: {short(b.text, 400)}", f"  {describe(run, b)}"]
         return lines
     step = advance(run)
     if step is not None:

@@ -22,7 +22,7 @@ def command(
     if name not in state.works:
         known = ", ".join(state.works) or "none yet"
         raise OrchgitError(Kind.USAGE, f"run {store.run} has no assignment {name!r}", f"assignments: {known}")
-    own = state.open_blockers(name)
+    own = [b for b in state.open_blockers() if b.about in (name, f"verdict/{name}")]
     homeless = [b for b in state.open_blockers() if b.kind == "finding" and b.about != "review"]
     if own:
         return tell(store, e.BlockerAnswered(own[0].id, note[:4000]), f"{name} gets further attempts")

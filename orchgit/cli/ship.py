@@ -21,6 +21,8 @@ def command(
     from orchgit.cli.start import drive
     from orchgit.core import events as e
     from orchgit.core.errors import Kind, OrchgitError
+    from orchgit.effects import observe
+    from orchgit.git.door import Door
     from orchgit.git.user import discover
     from orchgit.session import find_run, reopen, user_name
 
@@ -29,12 +31,26 @@ def command(
     state = state_of(store)
     ref = state.started.base_ref if state.started else ""
     if state.phase != "completed":
-        raise OrchgitError(Kind.NO, f"run {state.id} is {state.phase}, not completed", "", f"orchgit resume {state.id}")
+        hint = f"orchgit status {state.id}" if state.over else f"orchgit resume {state.id}"
+        raise OrchgitError(Kind.NO, f"run {state.id} is {state.phase}, not completed", "", hint)
     if state.shipped:
         print(f"already shipped: {ref} has {state.shipped}")
         return 0
+    # Looked at before the run is asked: a completed run must not become a blocked one by a question.
+    door = Door(repo.common, repo.object_format)
+    try:
+        why = observe(door, ref).why
+    finally:
+        door.close()
+    if why:
+        raise OrchgitError(
+            Kind.NO, f"run {state.id} cannot be shipped now", why,
+            f"git merge orchgit/{state.id}/integration" + (
+                f"\nor let go of the branch (git switch --detach) and: orchgit ship {state.id}" if ref else ""
+            ),
+        )  # fmt: skip
     if dry_run:
-        print(f"would merge orchgit/{state.id}/integration ({state.tip[:10]}) into {ref or 'no branch (detached)'}:")
+        print(f"would merge orchgit/{state.id}/integration ({state.tip[:10]}) into {ref}:")
         print("  look where it stands, carry the work onto it, run all checks on the result, swap it")
         return 0
     with Screen() as screen:

@@ -189,16 +189,16 @@ def harvest_argv(door: Door, cell: Cell, start: str) -> list[str]:
 
 def remove(root: Path) -> None:
     """A cell and all in it, whatever an agent did to the modes."""
-
-    def retry(function: object, path: str, error: object) -> None:
-        os.chmod(os.path.dirname(path), stat.S_IRWXU)
-        if os.path.isdir(path) and not os.path.islink(path):
-            os.chmod(path, stat.S_IRWXU)
-            shutil.rmtree(path, ignore_errors=True)
-        elif os.path.lexists(path):
-            os.unlink(path)
-
     if root.is_symlink() or root.is_file():
         root.unlink()
-    elif root.exists():
-        shutil.rmtree(root, onerror=retry)
+        return
+    try:
+        shutil.rmtree(root)
+    except FileNotFoundError:
+        pass
+    except PermissionError:
+        for folder, names, _ in os.walk(root):
+            for path in (os.path.join(folder, name) for name in names):
+                if not os.path.islink(path):
+                    os.chmod(path, stat.S_IRWXU)  # before the walk goes down into it
+        shutil.rmtree(root)

@@ -317,7 +317,7 @@ def test_a_write_out_of_scope_is_refused_and_in_the_log(world: World) -> None:
         "api",
         turn(write("README.md", "mine\n")),
         turn(bash("echo mine > src/web/page.html; rm docs/index.md; touch new.txt; ls")),
-        turn(bash(f"echo mine > {world.repo}/README.md; echo mine >> {world.log.parent.parent}/x")),
+        turn(bash(f"echo mine > {world.repo}/README.md; touch {world.repo}/.git/x {world.runs}/x; echo tried")),
         turn(write("src/api/billing.py", "billing = 1\n")),
     )
     before = digest(world)
@@ -634,7 +634,6 @@ def test_ship_onto_a_branch_that_is_not_checked_out_by_then(world: World) -> Non
     assert "src/api/billing.py" in world.files("release")
     assert world.git("rev-parse", "main") == main
     assert not (linked / "src/api/billing.py").exists()
-    assert f"release is at {shipped[:10]}" in world.run("ship", world.name).out.replace("refs/heads/", "") or True
     assert "already shipped" in world.run("ship", world.name).out
     sound(world)
 
@@ -655,7 +654,7 @@ def test_a_branch_that_is_checked_out_is_not_shipped_to(world: World) -> None:
 def test_ship_afterwards(world: World) -> None:
     world.start(simple())
     run, main = world.name, world.git("rev-parse", "main")
-    assert "would merge" in world.run("ship", "--dry-run").out
+    assert "git merge" in world.run("ship", "--dry-run", code=1).err
     refused = world.run("ship", code=1)
     assert "checked out" in refused.err
     assert "git merge" in refused.err
@@ -663,6 +662,8 @@ def test_ship_afterwards(world: World) -> None:
     assert world.run("status", run, "--json").json["phase"] == "completed"
     assert world.git("rev-parse", "main") == main
     world.git("switch", "-q", "--detach")
+    assert "would merge" in world.run("ship", "--dry-run").out
+    assert world.git("rev-parse", "main") == main
     world.run("ship")
     assert "src/api/billing.py" in world.files("main")
     assert world.run("status", run, "--json").json["phase"] == "completed"
