@@ -7,6 +7,7 @@ refused) and hands back the result as the agent's own, validated words.
 from __future__ import annotations
 
 import json
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -52,8 +53,8 @@ class Place:
 
 def confined(sandbox: Sandbox, cell: cells.Cell, writable: Sequence[str], *, network: bool = False) -> Launch:
     """A launch into this cell: HOME lies in the private temporary directory where nothing else is writable."""
-    home = str(cell.home) if str(cell.home) in writable else str(cell.tmp / "home")
-    Path(home).mkdir(parents=True, exist_ok=True)
+    # Not a name that an agent could have taken before us.
+    home = str(cell.home) if str(cell.home) in writable else tempfile.mkdtemp(prefix="home-", dir=cell.tmp)
     confinement = Confinement(tuple(writable), str(cell.tmp), network=network)
     return launcher(sandbox, confinement, cwd=str(cell.work), env=base_env(home, str(cell.tmp)))
 
@@ -87,7 +88,7 @@ class Agents:
         """Run it to its end; the outcome, and the result as parsed (None unless done). Emits notes on the way."""
         member = self.roster.get(name)
         backend = agents.backend(member.member.backend)
-        model = "scripted" if backend.name == "scripted" else member.member.model
+        model = "scripted" if backend.name == "scripted" else member.member.model or backend.default_model
         text = f"orchgit-job: {key}\n\n{brief}\n"
         system = f"{prompt(purpose)}\n\n{member.prompt}"
         live = self.store.path / "live"
@@ -99,7 +100,7 @@ class Agents:
             e.Draft(
                 e.AgentStarted(
                     name, role, purpose, backend.name, model, self.store.put(f"{system}\n\n{text}".encode()),
-                    self.level.name, "none",
+                    self.level.name, "none" if self.level.network else "open",
                 ),
                 ENGINE, cause,
             )
@@ -120,7 +121,7 @@ class Agents:
             job = agents.Job(
                 role=role, purpose=purpose, key=key, agent=name, system=system, brief=text,
                 workdir=str(place.workdir), tools=member.tools, results=_results(purpose, parse or {}),
-                model=member.member.model, limits=member.limits, launch=place, stop=stop, record=record,
+                model=model, limits=member.limits, launch=place, stop=stop, record=record,
                 progress=lambda line: self.progress(name, line), options=self.config.options(backend.name),
             )  # fmt: skip
             try:

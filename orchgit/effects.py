@@ -182,10 +182,14 @@ def _contains(door: Door, tip: str, commit: str) -> bool:
 
 def _harvest(world: World, cell: cells.Cell, start: str) -> gate.Snapshot:
     """What the worker left, taken in. Raises gate.BadPack."""
-    launch = confined(world.agents.sandbox, cell, (str(cell.git),))
-    ended = launch(cells.harvest_argv(world.door, cell, start)).finish(
-        deadline_s=HARVEST_S, output_cap=gate.MAX_PACK + 4096
-    )  # fmt: skip
+    try:
+        cells.reopen(cell)
+        launch = confined(world.agents.sandbox, cell, (str(cell.git),))
+        ended = launch(cells.harvest_argv(cell, start)).finish(
+            deadline_s=HARVEST_S, output_cap=gate.MAX_PACK + 4096
+        )  # fmt: skip
+    except OSError as error:
+        raise gate.BadPack(f"its cell cannot be read: {error}") from error
     if ended.returncode or ended.timed_out or ended.truncated:
         said = ended.stderr.decode("utf-8", "backslashreplace").strip()[-500:]
         raise gate.BadPack(f"the work could not be packed: {said or 'too large, or too slow'}")
@@ -205,15 +209,23 @@ def _salvage(world: World, run: Run, body: e.SalvageRequested) -> e.Body:
     try:
         left = _harvest(world, cell, start)
     except gate.BadPack as error:
-        # Not to be lost because git could not read it: the files themselves stay, beside the log.
-        kept = world.agents.store.path / "salvage" / f"{name}-{attempt}"
-        shutil.copytree(cell.work, kept, symlinks=True, dirs_exist_ok=True, ignore_dangling_symlinks=True)
-        return e.SalvageKept(name, attempt, "", f"{error}; its files are in {kept}"[:1000])
+        return e.SalvageKept(name, attempt, "", f"{str(error)[:500]}; {_copy_out(world, cell, name, attempt)}")
     if left.tree == world.door.tree_of(start):
         return e.SalvageKept(name, attempt, "", "nothing was changed")
     world.door.swap([(_salvage_ref(run, name, attempt), left.commit, None)], "orchgit: set aside")
     world.door.barrier()
     return e.SalvageKept(name, attempt, left.commit)
+
+
+def _copy_out(world: World, cell: cells.Cell, name: str, attempt: int) -> str:
+    """What git could not read must not be lost with the cell: the files themselves stay, beside the log."""
+    kept = world.agents.store.path / "salvage" / f"{name}-{attempt}"
+    try:
+        shutil.copytree(cell.work, kept, symlinks=True, dirs_exist_ok=True)
+    except (OSError, RecursionError) as error:
+        # One that cannot be copied (a pipe, a socket) does not keep the others from it.
+        return f"its files are in {kept}, but not all of them: {error}"[:400]
+    return f"its files are in {kept}"[:400]
 
 
 # -- a worker --------------------------------------------------------------------------------------------
@@ -279,7 +291,8 @@ def _gate(world: World, run: Run, event: e.Event, body: e.GateRequested, emit: E
     try:
         left = _harvest(world, world.cell(name, attempt), start)
     except gate.BadPack as error:
-        return failed([e.Violation("", str(error)[:1000])], "")
+        kept = _copy_out(world, world.cell(name, attempt), name, attempt)
+        return failed([e.Violation("", f"{str(error)[:500]}; {kept}")], "")
     salvage = (_salvage_ref(run, name, attempt), left.commit, None)
     base_tree = door.tree_of(start)
     changes = gate.raw_diff(door, base_tree, left.tree)

@@ -42,9 +42,12 @@ def write_file(path: Path, data: bytes) -> None:
     try:
         _write_all(fd, data)
         os.fsync(fd)
+        os.rename(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     finally:
         os.close(fd)
-    os.rename(temporary, path)
     fsync_dir(path.parent)
 
 
@@ -122,11 +125,11 @@ class Store:
     def holder(self) -> int | None:
         """Process id of the engine that holds the run; None when nobody does."""
         try:
-            fd = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(self.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look must not see each other
         except BlockingIOError:
             said = os.read(fd, 32).strip()
             return int(said) if said.isdigit() else 0
@@ -205,7 +208,7 @@ class Log(Store):
 
     def append(self, events: Iterable[e.Event]) -> None:
         """Write these lines and see them to the disk. They are acknowledged when this returns, not before."""
-        if os.fstat(self._fd).st_size != self._size:
+        if not self._untouched():
             raise OrchgitError(
                 Kind.FAULT, f"the log of run {self.run} was changed by somebody else", str(self.events),
                 f"orchgit audit {self.run}",
@@ -219,6 +222,16 @@ class Log(Store):
                 self._undo(OSError("short write"))
             self._size += written
         self._sync()
+
+    def _untouched(self) -> bool:
+        """Whether the log is still the file that was opened (an editor saves by renaming another one over it), and as
+        long as we left it."""
+        try:
+            named = os.stat(self.events)
+        except FileNotFoundError:
+            return False
+        ours = os.fstat(self._fd)
+        return os.path.samestat(named, ours) and ours.st_size == self._size
 
     def _undo(self, error: OSError) -> NoReturn:
         os.ftruncate(self._fd, self._size)

@@ -25,7 +25,7 @@ def safe(text: str, *, lines: bool = False) -> str:
             kept.append("\n" if lines else " ")
         elif c == "\t":
             kept.append("    " if lines else " ")
-        elif unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co"):
+        elif unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp"):
             kept.append("\N{REPLACEMENT CHARACTER}")
         else:
             kept.append(c)
@@ -54,7 +54,8 @@ def id7(oid: str) -> str:
 
 def say(event: e.Event) -> str:
     """One line: what happened, in the words of the design."""
-    return f"{_subject(event.body)}{_sentence(event.body)}"
+    # Also what is ours in an honest log, such as ids and names: this one may have been written by anybody.
+    return safe(f"{_subject(event.body)}{_sentence(event.body)}")
 
 
 def _subject(body: e.Body) -> str:
@@ -276,18 +277,24 @@ def status_lines(run: Run, *, alive: bool = False) -> list[str]:
     for f in run.open_findings():
         lines.append(f"  finding {f.id} {f.severity} {safe(f.path)}:{f.line} {short(f.title, 60)}")
     lines += [f"  {line}" for line in next_lines(run, alive=alive)]
-    return lines
+    return [safe(line) for line in lines]
 
 
 def next_lines(run: Run, *, alive: bool = False) -> list[str]:
     """What a person can do now, or what the engine would do next."""
+    return [safe(line) for line in _next(run, alive)]
+
+
+def _next(run: Run, alive: bool) -> list[str]:
     if run.over:
         return [f"over: {run.phase}"] + (
             [f"the work is on orchgit/{run.id}/integration"] if run.phase == "completed" else []
         )  # fmt: skip
     need = waiting(run)
     if need == "questions":
-        return [f"waits for answers: {len(run.questions)} questions", f'orchgit answer {run.id} "…" for each, in order']
+        asked = [f"  {number}. {short(q, 400)}" for number, q in enumerate(run.questions, 1)]
+        count = f"{len(run.questions)} questions" if len(run.questions) > 1 else "1 question"
+        return [f"waits for answers: {count}", *asked, f'orchgit answer {run.id} "…" for each, in order']
     if need == "approval" and run.proposal:
         return [
             f"waits for approval of plan v{run.proposal.version} ({run.proposal.digest[:12]})",
@@ -397,4 +404,4 @@ def markdown(run: Run, log: Sequence[e.Event]) -> str:
         parts += ["## Cost", "\n".join(rows)]
     if not run.over:
         parts += ["## Next", "\n".join(f"- {line}" for line in next_lines(run))]
-    return "\n\n".join(parts) + "\n"
+    return safe("\n\n".join(parts) + "\n", lines=True)

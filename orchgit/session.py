@@ -23,7 +23,7 @@ from orchgit.core import events as e
 from orchgit.core.codec import decode, dumps, encode
 from orchgit.core.errors import Kind, OrchgitError
 from orchgit.core.plan import Member
-from orchgit.effects import World
+from orchgit.effects import World, observe
 from orchgit.eventlog import Log, Store, fsync_dir
 from orchgit.git import cells
 from orchgit.git.door import Door
@@ -221,6 +221,16 @@ def begin(
     config = config.model_copy(update={"cells": place})
     people = roster.load(repo.root, config)
     chosen, said = choose(people.members, config, options)
+    settings = config.settings(approval=options.approval, ship=options.ship)
+    door = Door(repo.common, repo.object_format)
+    if settings.ship == "merge":
+        if not repo.branch:
+            raise OrchgitError(
+                Kind.USAGE, "there is no branch to ship to", "HEAD is detached",
+                "git switch BRANCH, or start with --ship none",
+            )  # fmt: skip
+        why = observe(door, repo.branch).why
+        said += [f"as it is now, shipping would stop at the end: {why}"] if why else []
     sandbox, level = best(options.allow_unsandboxed)
     said = [*people.warnings, *said]
     name = new_run_name()
@@ -234,13 +244,12 @@ def begin(
     started = e.RunStarted(
         e.DECIDER, repo.head, repo.branch, repo.object_format, TOOL, f"git/{version}",
         f"python/{platform.python_version()}", log.put(freeze(config, chosen)),
-        config.settings(approval=options.approval, ship=options.ship), tuple(m.member for m in chosen),
+        settings, tuple(m.member for m in chosen),
         f"{level.name}: {level.detail}", level.prevented, any(m.member.backend == "scripted" for m in chosen),
     )  # fmt: skip
     title = issue.title[:300]
     read = e.IssueRead(issue.source[:300], title, log.put(issue.text.encode()))
     # The base is pinned before the log names it: a gc of the user's must not take it from under the cells.
-    door = Door(repo.common, repo.object_format)
     door.swap([(f"refs/orchgit/base/{name}", repo.head, None)], "orchgit: base of a run")
     door.barrier()
     session.runner.record(e.Draft(started, user), e.Draft(read, user))

@@ -113,6 +113,7 @@ class Backend(Protocol):
     """One way to have a job done."""
 
     name: str
+    default_model: str  # for a job that names none
 
     def probe(self, options: Mapping[str, str]) -> Probe:
         """Whether this backend could work here, and if not, why and what to type."""

@@ -46,6 +46,8 @@ DEFAULT_MODEL = "claude-sonnet-5-5"
 MAX_OUTPUT = 32_000
 MAX_RETRIES = 6
 READ_TIMEOUT_S = 300.0  # between two pieces of a stream; the service sends pings in between
+CACHED = {"type": "ephemeral"}
+LOOK_BACK = 20  # blocks before a mark among which the service looks for what it has cached
 KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 KEY_HINT = "export ANTHROPIC_API_KEY=... (or ANTHROPIC_AUTH_TOKEN), then: orchgit doctor"
 STOPS: dict[str, Stop] = {
@@ -61,6 +63,7 @@ STOPS: dict[str, Stop] = {
 
 class AnthropicBackend:
     name = "anthropic"
+    default_model = DEFAULT_MODEL
 
     def probe(self, options: Mapping[str, str]) -> Probe:
         """Looks, without importing the SDK or calling anything: a key that is there may still be refused."""
@@ -228,11 +231,15 @@ class _Stream:
 def _request(conversation: Conversation, tools: Sequence[Tool], job: Job, allowance: Allowance) -> dict[str, Any]:
     options = job.options
     strict = {} if options.get("strict") == "off" else {"strict": True}
+    messages = [_message(turn) for turn in conversation]
+    system = {"type": "text", "text": job.system}
+    if options.get("cache") != "off":
+        _mark(system, messages)
     request: dict[str, Any] = {
         "model": job.model,
         "max_tokens": allowance.output,
-        "system": [{"type": "text", "text": job.system}],
-        "messages": [_message(turn) for turn in conversation],
+        "system": [system],
+        "messages": messages,
         "tools": [
             {
                 "name": tool.name,
@@ -248,8 +255,18 @@ def _request(conversation: Conversation, tools: Sequence[Tool], job: Job, allowa
     if "effort" in options:
         request["output_config"] = {"effort": options["effort"]}
     if options.get("cache") != "off":
-        request["cache_control"] = {"type": "ephemeral"}
+        request["cache_control"] = CACHED
     return request
+
+
+def _mark(system: dict[str, Any], messages: list[dict[str, Any]]) -> None:
+    """Beside the top-level mark, which moves with the last block: one after tools and system, which the next job of
+    the same kind has in common with this one; and one where the request before ended, where that would not be found.
+    """
+    system["cache_control"] = CACHED
+    new = sum(len(message["content"]) for message in messages[-2:])
+    if len(messages) > 2 and new >= LOOK_BACK and messages[-3]["role"] == "user":
+        messages[-3]["content"][-1]["cache_control"] = CACHED
 
 
 _KEPT = ("type", "enum", "const", "format", "required", "$ref")

@@ -93,6 +93,7 @@ def turns_of(book: Mapping[str, Any], key: str, purpose: str) -> list[dict[str, 
 
 class ScriptedBackend:
     name = "scripted"
+    default_model = LABEL
 
     def probe(self, options: Mapping[str, str]) -> Probe:
         hint = 'set playbook = "/absolute/path.json" in the options of the scripted backend'

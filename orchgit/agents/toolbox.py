@@ -13,8 +13,6 @@ could write to this program's stdout, and would fool nobody but the agent.
 
 from __future__ import annotations
 
-import argparse
-import ctypes
 import errno
 import json
 import os
@@ -22,11 +20,15 @@ import re
 import select
 import signal
 import stat
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn
+
+# It starts with every agent run, so `typing` stays out, and what only `bash` needs is imported there.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import subprocess
+    from typing import Any, NoReturn
 
 RESULT_CHARS = 30_000
 READ_LINES = 2_000
@@ -285,7 +287,7 @@ def writable(path: str) -> str:
     """The real path to write to. Links are resolved first, so that one inside cannot lead outside."""
     real, root = os.path.realpath(path), os.path.realpath(".")
     if real == root or not real.startswith(root.rstrip("/") + "/"):
-        raise Refused(f"{path} is outside the working tree; nothing outside it can be written")
+        raise Refused(f"permission denied: {path} is outside the working tree; nothing outside it can be written")
     return real
 
 
@@ -414,6 +416,14 @@ class Kept:
         return shorten(ends, left_out=self.dropped)
 
 
+def adopt_orphans() -> None:
+    """What a command daemonises becomes our child, so that we can end it."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+
 running: subprocess.Popen[bytes] | None = None
 
 
@@ -423,6 +433,9 @@ def bash(command: str, timeout_s: int = BASH_S) -> str:
         raise Refused(f"timeout_s is from 1 to {BASH_MAX_S}")
     if "\0" in command:
         raise Refused("the command has a NUL byte in it")
+    import subprocess
+
+    adopt_orphans()
     shell = running = subprocess.Popen(
         ["/bin/bash" if os.path.exists("/bin/bash") else "/bin/sh", "-c", encoded(command)],
         stdin=subprocess.DEVNULL,
@@ -510,9 +523,10 @@ def answer(request: Mapping[str, Any], allowed: frozenset[str]) -> tuple[bool, s
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="toolbox")
-    parser.add_argument("--tools", required=True, help="comma-separated; nothing else is answered")
-    allowed = frozenset(parser.parse_args().tools.split(",")) & frozenset(TOOLS)
+    if len(sys.argv) != 3 or sys.argv[1] != "--tools":
+        print("usage: toolbox.py --tools NAME,NAME...  (nothing else is answered)", file=sys.stderr)
+        return 2
+    allowed = frozenset(sys.argv[2].split(",")) & frozenset(TOOLS)
 
     def ended(signum: int, frame: object) -> NoReturn:
         if running is not None:
@@ -520,9 +534,6 @@ def main() -> int:
         os._exit(128 + signum)
 
     signal.signal(signal.SIGTERM, ended)
-    if sys.platform == "linux":
-        # PR_SET_CHILD_SUBREAPER: what a command daemonises becomes our child, so that we can end it.
-        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
     for line in sys.stdin.buffer:
         try:
             request = json.loads(line)

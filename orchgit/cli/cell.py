@@ -44,7 +44,7 @@ def snapshot(here: Path, run: str, name: str) -> tuple[Door, str, str]:
         os.chmod(scratch, 0o700)
         looker = cells.Cell(cell.root, Path(scratch))
         launch = confined(sandbox, looker, (str(cell.git),))
-        ended = launch(cells.harvest_argv(door, looker, start)).finish(deadline_s=300, output_cap=gate.MAX_PACK)
+        ended = launch(cells.harvest_argv(looker, start)).finish(deadline_s=300, output_cap=gate.MAX_PACK)
     try:
         return door, start, gate.admit(door, ended.stdout, start).commit
     except gate.BadPack as error:

@@ -122,6 +122,8 @@ def epilogue(run: Run, session: Session) -> None:
     out = ["", f"run {run.id}: {run.phase}"]
     if run.synthesis:
         out += ["", safe(run.synthesis.summary, lines=True), "", totals(run.synthesis.totals)]
+        if run.synthesis.review_by_human:
+            out += ["", "For a human to look at:", *(f"  - {safe(item)}" for item in run.synthesis.review_by_human), ""]
     out += [f"  {line}" for line in next_lines(run)]
     if run.phase == "completed":
         out += [f"  read it:      orchgit report {run.id}", f"  check it:     orchgit audit {run.id}",

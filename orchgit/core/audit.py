@@ -7,6 +7,7 @@ repairs, and never takes the word of the log for what git can show.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -154,10 +155,17 @@ def unattested(reading: Reading, facts: Facts | None) -> int:
     for event in reading.events:
         if isinstance(event.body, e.MergeDone) and event.body.land != "ship":
             commit = facts.commit(event.body.new) if facts else None
-            if commit is not None:
-                claimed = trailers(commit.message).get("Orchgit-Log", [""])[0].partition("@")[0]
-                last = max(last, int(claimed) if claimed.isdigit() else -1)
+            seq, digest = _attested(commit) or (-1, "")
+            if 0 <= seq < len(reading.events) and reading.events[seq].hash == digest:
+                last = max(last, seq)
     return len(reading.events) - 1 - last
+
+
+def _attested(commit: Commit | None) -> tuple[int, str] | None:
+    """The event that a commit names: its seq and hash. A commit may be anybody's, and say anything."""
+    said = trailers(commit.message).get("Orchgit-Log", []) if commit else []
+    match = re.fullmatch(r"([0-9]{1,15})@sha256:([0-9a-f]{64})", said[0]) if said else None
+    return (int(match[1]), match[2]) if match else None
 
 
 def trailers(message: str) -> dict[str, list[str]]:
@@ -336,10 +344,10 @@ def _history(reading: Reading, facts: Facts | None) -> Iterator[Found]:
     line.reverse()
     for oid in line:
         if oid not in merged:
-            commit = facts.commit(oid)
-            seq = trailers(commit.message).get("Orchgit-Log", [""])[0].partition("@")[0] if commit else ""
-            if seq.isdigit() and int(seq) >= len(reading.events):
-                what = f"it attests event {seq}, and the log ends at {len(reading.events) - 1}: its tail was cut off"
+            attested = _attested(facts.commit(oid))
+            if attested and attested[0] >= len(reading.events):
+                last = len(reading.events) - 1
+                what = f"it attests event {attested[0]}, and the log ends at {last}: its tail was cut off"
             else:
                 what = "it is on the integration branch, and the log knows nothing of it"
             yield Found(f"commit {oid}", what)

@@ -825,20 +825,23 @@ def envelope(line: bytes) -> dict[str, Any]:
     """The fields of one line (without its newline), its own hash checked; `data` as it stands, of any type.
 
     Raises LineError for whatever this program would not have written: other spacing, other key order,
-    duplicate keys, floats, a wrong hash.
+    duplicate keys, floats, a wrong hash, more bytes than a line may have.
     """
+    if len(line) >= MAX_LINE:
+        raise LineError(f"{len(line) + 1} bytes, at most {MAX_LINE} fit in one line")
     try:
         fields: dict[str, Any] = json.loads(line, parse_float=_no_float, parse_constant=_no_float)
-    except (ValueError, RecursionError) as error:
+        written = dumps(fields).encode()
+    except (ValueError, RecursionError) as error:  # a lone surrogate, escaped in the line, fails in encode()
         raise LineError(f"not JSON: {error}") from error
     if not isinstance(fields, dict) or list(fields) != _KEYS:
         raise LineError("not the keys of an event, in their order")
     if hashlib.sha256(line[:-_SUFFIX]).hexdigest() != fields["hash"]:
         raise LineError("the hash is not that of the line")
-    if dumps(fields).encode() != line:
+    if written != line:
         raise LineError("not in the form that events are written in")
-    if fields["v"] != VERSION:
-        raise UnknownType(f"envelope version {fields['v']!r}")
+    if type(fields["v"]) is not int or fields["v"] != VERSION:
+        raise UnknownType(f"envelope version {fields['v']!r:.40}")
     return fields
 
 
@@ -846,17 +849,17 @@ def parse(line: bytes) -> Event:
     """One line, with or without its newline, as an event. Raises LineError, UnknownType."""
     line = line.removesuffix(b"\n")
     fields = envelope(line)
-    body_type = TYPES.get(fields["type"])
-    if body_type is None:
-        raise UnknownType(f"event type {fields['type']!r}")
     if type(fields["seq"]) is not int or not (fields["cause"] is None or type(fields["cause"]) is int):
         raise LineError("seq and cause are integers")
     if not all(isinstance(fields[k], str) for k in ("run", "type", "time", "prev", "hash")):
         raise LineError("an envelope field is not a string")
+    body_type = TYPES.get(fields["type"])
+    if body_type is None:
+        raise UnknownType(f"event type {fields['type']!r:.80}")
     try:
         body = decode(body_type, fields["data"])
         actor = decode(Actor, fields["actor"])
-    except DecodeError as error:
+    except (DecodeError, RecursionError) as error:
         raise LineError(f"{fields['type']}: {error}") from error
     return Event(
         fields["seq"], fields["run"], fields["time"], actor, fields["cause"], body,

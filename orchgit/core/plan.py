@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
 
+from orchgit.core.codec import dumps, encode
 from orchgit.core.pattern import PatternError, check_pattern
 from orchgit.core.scope import Scope, overlap, wildcard_claims_protected
 
 MAX_ASSIGNMENTS = 64
 MAX_PLAN_BYTES = 48 * 1024  # a plan is one event, and one event is one line of at most 64 KiB
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
-_RESERVED = frozenset({"integration"})  # names a branch of ours
+# "integration" names a branch of ours; the others are what checks and blockers are about when it is no assignment.
+_RESERVED = frozenset({"integration", "ship", "seal", "plan", "review", "synthesis"})
 
 MemberRole = Literal["orchestrator", "worker", "reviewer"]
 
@@ -89,6 +91,9 @@ def problems(plan: Plan, roster: Iterable[Member]) -> tuple[Problem, ...]:
         found.append(Problem("", "it has no assignments", "give at least one assignment to a worker"))
     if len(plan.assignments) > MAX_ASSIGNMENTS:
         found.append(Problem("", f"{len(plan.assignments)} assignments", f"split the issue: {MAX_ASSIGNMENTS} at most"))
+    size = len(dumps(encode(plan)).encode("utf-8", "surrogatepass"))
+    if size > MAX_PLAN_BYTES:
+        found.append(Problem("", f"{size} bytes as JSON", f"shorten the tasks: {MAX_PLAN_BYTES} bytes at most"))
     if not plan.goal.strip():
         found.append(Problem("", "the goal is empty", "say in a sentence what will be true at the end"))
     found += _names(plan, members)
@@ -115,7 +120,8 @@ def _names(plan: Plan, members: tuple[Member, ...]) -> list[Problem]:
                 Problem(name, "the id is not usable", "use a-z, 0-9 and '-', at most 40, not starting with '-'")
             )
         elif name in _RESERVED:
-            found.append(Problem(name, "the id is reserved", "choose another: a branch of the run has this name"))
+            taken = ", ".join(sorted(_RESERVED))
+            found.append(Problem(name, "the id is reserved", f"choose another: the run itself uses {taken}"))
         if name in seen:
             found.append(Problem(name, "two assignments have this id", "give each its own"))
         seen.add(name)

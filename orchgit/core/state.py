@@ -12,7 +12,7 @@ Read the tables first, then `evolve` from the top.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from orchgit.core import events as e
@@ -20,6 +20,7 @@ from orchgit.core.plan import Assignment, Plan, problems
 from orchgit.core.review import Finding
 
 MAX_FEEDBACK = 4000  # characters of one piece; the attempt's brief carries them, and an event must fit in a line
+MAX_FEEDBACK_BYTES = 9000  # of one piece in the log's JSON, where a character is up to six bytes
 MAX_PIECES = 6
 
 
@@ -120,6 +121,23 @@ WORK_MOVES: dict[tuple[str, str], str] = {
     ("merging", "merge.stale"): "accepted",
     ("merged", "fix.assigned"): "again",
 }
+# request -> the outcomes that can answer it. Whatever both of them name must be the same; see `_answers`.
+ANSWERS: dict[str, tuple[str, ...]] = {
+    "plan.requested": ("plan.proposed", "plan.invalid", "question.asked", "agent.failed"),
+    "cell.requested": ("cell.made", "cell.failed"),
+    "cell.removal_requested": ("cell.removed",),
+    "agent.requested": ("agent.reported", "agent.failed"),
+    "gate.requested": ("gate.passed", "gate.failed"),
+    "salvage.requested": ("salvage.kept",),
+    "checks.requested": ("checks.passed", "checks.failed", "checks.stale"),
+    "verdict.requested": ("verdict.given", "agent.failed"),
+    "merge.prepared": ("merge.built",),
+    "merge.requested": ("merge.done", "merge.stale"),
+    "review.requested": ("review.reported", "agent.failed"),
+    "synthesis.requested": ("synthesis.written", "agent.failed"),
+    "ship.requested": ("ship.observed",),
+}
+ECHOED = frozenset({"assignment", "attempt", "subject", "onto", "land", "reviewer", "round", "tip", "ref", "new"})
 # Stages in which the attempt's cell is in use.
 HOUSED = frozenset({"housing", "ready", "working", "reported", "failed", "gating", "salvaging"})
 # Ends of a failed agent run that are nobody's fault at the keyboard of that agent: the try does not count.
@@ -145,7 +163,7 @@ class Work:
     attempts: tuple[Attempt, ...] = ()
     counted: int = 0
     base: str = ""
-    head: str = ""  # the last gated commit, tip of its branch
+    head: str = ""  # tip of its branch: the last gated commit, or that commit joined with the tip it goes on from
     onto: str = ""  # the next attempt starts from this tip, joined with `head`
     feedback: tuple[str, ...] = ()  # gathered for the next attempt
     brief: tuple[str, ...] = ()  # what the current attempt was given of it
@@ -239,6 +257,10 @@ class Run:
     def over(self) -> bool:
         return self.phase in TERMINAL
 
+    def all_checks(self) -> tuple[str, ...]:
+        """Of every assignment, each once: what runs on the whole."""
+        return tuple(dict.fromkeys(c for w in self.works.values() for c in w.spec.checks))
+
     def open_blockers(self, about: str | None = None) -> tuple[Blocker, ...]:
         return tuple(b for b in self.blockers if b.open and about in (None, b.about))
 
@@ -310,8 +332,11 @@ def _admit(run: Run, event: e.Event) -> Run:
     body = event.body
     if body.kind == "outcome" and not (isinstance(body, e.PlanProposed) and event.cause is None):
         _need(event.cause in run.pending, f"{body.type}: nothing waits for an outcome of {event.cause}")
+        _answers(run.pending[event.cause or 0].body, body)
     elif body.kind == "note" and event.cause is not None:
         _need(0 <= event.cause < event.seq, f"{body.type}: cause {event.cause} is not in the past")
+    else:
+        _need(event.cause is None, f"{body.type} has no cause")
     if body.type in ("outcome.ignored",) or (body.kind == "note" and not isinstance(body, e.RunFailed)):
         _need(run.phase != "new", f"{body.type}: the run has not started")
         return run
@@ -329,6 +354,14 @@ def _admit(run: Run, event: e.Event) -> Run:
         return _with(run, work)
     _need(name is None, f"{body.type}: no assignment {name!r} in the plan")
     return _phase(run, body)
+
+
+def _answers(request: e.Body, outcome: e.Body) -> None:
+    """An outcome is one of its own request, and of nothing else under way."""
+    _need(outcome.type in ANSWERS[request.type], f"{outcome.type} is no answer to {request.type}")
+    for name in ECHOED.intersection(f.name for f in fields(outcome)):  # type: ignore[arg-type] # each is a dataclass
+        said, asked = getattr(outcome, name), getattr(request, name, None)
+        _need(asked is None or said == asked, f"{outcome.type}: its {name} is not that of the {request.type}")
 
 
 def _phase(run: Run, body: e.Body) -> Run:
@@ -388,8 +421,19 @@ def _with(run: Run, work: Work) -> Run:
 
 def _say(work: Work, *pieces: str) -> tuple[str, ...]:
     """Feedback for the next attempt: the newest pieces, each cut to what a brief can carry."""
-    cut = tuple(p if len(p) <= MAX_FEEDBACK else p[:MAX_FEEDBACK] + " […]" for p in pieces if p)
-    return (*work.feedback, *cut)[-MAX_PIECES:]
+    return (*work.feedback, *(_cut(p) for p in pieces if p))[-MAX_PIECES:]
+
+
+def _cut(piece: str) -> str:
+    cut = piece[:MAX_FEEDBACK]
+    while len(e.dumps(cut).encode()) > MAX_FEEDBACK_BYTES:
+        cut = cut[: len(cut) * 9 // 10]
+    return cut if len(cut) == len(piece) else cut + " […]"
+
+
+def _retell(work: Work) -> Work:
+    """Nothing came of the attempt: what it had been told is told again, before what is said of it."""
+    return replace(work, feedback=(*work.brief, *work.feedback)[-MAX_PIECES:], brief=())
 
 
 def _end(work: Work, end: str, *, counts: bool = True) -> Work:
@@ -454,6 +498,9 @@ def _plan_proposed(run: Run, event: e.Event) -> Run:
     _need(body.digest == e.plan_digest(body.plan), "the digest is not that of the plan")
     wrong = problems(body.plan, run.started.roster if run.started else ())
     _need(not wrong, f"not a valid plan: {'; '.join(map(str, wrong))}")
+    if event.cause is None:  # a human's own: whatever the orchestrator is still asked for comes too late
+        waited = {k: p for k, p in run.pending.items() if not isinstance(p.body, e.PlanRequested)}
+        run = replace(run, pending=waited)
     answers = run.plan_answers + (event.cause is not None)
     return replace(run, plan_version=body.version, proposal=body, plan_invalid=0, failures={}, plan_answers=answers)
 
@@ -511,14 +558,15 @@ def _cell_made(run: Run, event: e.Event) -> Run:
     work = run.works[body.assignment]
     request = _body(run.pending[event.cause or 0], e.CellRequested)
     attempts = (*work.attempts[:-1], replace(work.attempts[-1], start=body.start))
-    base = request.onto or work.base or body.start
-    return _with(run, replace(work, attempts=attempts, base=base, onto="", cell=True))
+    if request.onto:  # joined: a later attempt goes on from here, since `base..head` is what lands
+        work = replace(work, base=request.onto, head=body.start, onto="", verified=None)
+    return _with(run, replace(work, attempts=attempts, base=work.base or body.start, cell=True))
 
 
 def _cell_failed(run: Run, event: e.Event) -> Run:
     body = _body(event, e.CellFailed)
     work = _end(run.works[body.assignment], f"no cell: {body.why}", counts=False)
-    return _with(run, replace(work, trouble=("cell", body.why)))
+    return _with(run, replace(_retell(work), trouble=("cell", body.why)))
 
 
 def _cell_removal_requested(run: Run, event: e.Event) -> Run:
@@ -547,7 +595,7 @@ def _agent_failed(run: Run, event: e.Event) -> Run:
         work = run.works[request.assignment]
         counts = not (body.lost or body.status in UNCOUNTED)
         words = "lost with its engine" if body.lost else f"{body.status}: {body.message}"
-        work = _end(work, words, counts=counts)
+        work = _retell(_end(work, words, counts=counts))
         if counts:
             said = f"Your last attempt ended without a report ({body.status}: {body.message}). "
             work = replace(work, feedback=_say(work, said + "Its uncommitted and out-of-scope work was set aside."))
@@ -574,7 +622,7 @@ def _gate_passed(run: Run, event: e.Event) -> Run:
 
 def _gate_failed(run: Run, event: e.Event) -> Run:
     body = _body(event, e.GateFailed)
-    work = _end(run.works[body.assignment], f"gate: {body.total} violations")
+    work = _retell(_end(run.works[body.assignment], f"gate: {body.total} violations"))
     listed = "\n".join(f"- {v.path}: {v.rule}" if v.path else f"- {v.rule}" for v in body.violations)
     more = f"\n(and {body.total - len(body.violations)} more)" if body.total > len(body.violations) else ""
     feedback = f"The gate refused your last attempt; nothing of it was kept in your branch:\n{listed}{more}"
@@ -586,7 +634,7 @@ def _salvage_kept(run: Run, event: e.Event) -> Run:
     work = run.works[body.assignment]
     if not work.attempts[-1].end:  # it reported a blocker: that is how it ended
         # A blocker is not a failure of the worker: the human's answer starts a fresh count anyway.
-        work = _end(work, "blocked" if work.blocked_by_agent else "set aside", counts=False)
+        work = _retell(_end(work, "blocked" if work.blocked_by_agent else "set aside", counts=False))
     return _with(run, work)
 
 
@@ -603,16 +651,15 @@ def _checks_requested(run: Run, event: e.Event) -> Run:
 
 def _checks_passed(run: Run, event: e.Event) -> Run:
     body = _body(event, e.ChecksPassed)
-    request = _body(run.pending[event.cause or 0], e.ChecksRequested)
-    _need((body.subject, body.onto) == (request.subject, request.onto), "checks of something else than asked for")
     _need(all(r.passed for r in body.results), "a check that failed is not passed")
+    work = run.works.get(body.subject)
+    wanted = work.spec.checks if work else run.all_checks()
+    _need(tuple(r.command for r in body.results) == wanted, "not the checks of the approved plan")
     verified = (body.onto, body.tree)
     if body.subject == "ship":
         return replace(run, ship_verified=verified)
     if body.subject == "integration":
         return replace(run, verified=verified, failed_checks=None, fixing=(), round=run.round + 1)
-    wanted = run.works[body.subject].spec.checks
-    _need(tuple(r.command for r in body.results) == wanted, "not the checks of the approved plan")
     return _with(run, replace(run.works[body.subject], verified=verified, results=body.results))
 
 
@@ -785,12 +832,13 @@ def _review_requested(run: Run, event: e.Event) -> Run:
 def _review_reported(run: Run, event: e.Event) -> Run:
     body = _body(event, e.ReviewReported)
     _need(body.tip == run.tip, "a report on another tip counts for nothing")
-    known = {f.id for f in run.open_findings()}
-    _need(set(body.fixed) <= known, "it closes findings that are not open")
+    _need(set(body.fixed) <= {f.id for f in run.findings}, "it closes findings that were never opened")
     failures = {k: v for k, v in run.failures.items() if k != f"review/{body.reviewer}"}
     reviews = {**run.reviews, body.reviewer: body.tip}
-    waiting = body if body.findings or body.fixed else None
-    reported = (*run.reported, waiting) if waiting else run.reported
+    # A human may have waived one while the reviewer was reading.
+    still = {f.id for f in run.open_findings()}
+    left = replace(body, fixed=tuple(f for f in body.fixed if f in still))
+    reported = (*run.reported, left) if left.findings or left.fixed else run.reported
     return replace(run, failures=failures, reviews=reviews, reported=reported)
 
 
@@ -825,7 +873,9 @@ def _finding_waived(run: Run, event: e.Event) -> Run:
 
 
 def _close(run: Run, name: str, state: Any) -> Run:
-    return replace(run, findings=tuple(f.closed(state) if f.id == name else f for f in run.findings))
+    return replace(
+        run, findings=tuple(f.closed(state) if f.id == name and f.state == "open" else f for f in run.findings)
+    )
 
 
 def _fix_assigned(run: Run, event: e.Event) -> Run:

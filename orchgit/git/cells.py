@@ -48,7 +48,7 @@ class Cell:
 
 def repository_id(common: Path) -> str:
     """A short name for a repository on this machine, the same in every run."""
-    return f"{common.parent.name[:24] or 'repo'}-{hashlib.sha256(str(common).encode()).hexdigest()[:8]}"
+    return f"{common.parent.name[:24] or 'repo'}-{hashlib.sha256(os.fsencode(common)).hexdigest()[:8]}"
 
 
 def make(door: Door, root: Path, commit: str, *, branch: str = "", who: str = "worker") -> Cell:
@@ -155,11 +155,16 @@ def make_roots(cell: Cell, roots: tuple[str, ...]) -> tuple[str, ...]:
 HARVEST = r"""
 set -eu
 unset GIT_DIR GIT_INDEX_FILE GIT_WORK_TREE
-cd "$1"; start=$2; git=$3; spare=$4; pristine=$5; tmp=$6
+cd "$1"; start=$2; git=$3; spare=$4; pristine=$5
+# A directory that no agent could name: what is left in $6 may be a pipe that blocks, or a lock.
+tmp=$(mktemp -d "$6/harvest-XXXXXX")
+# What its owner cannot read, git takes for unchanged, or for a reason to give up. It has no say in the modes git keeps.
+find . -name .git -prune -o -type d ! -perm -500 -exec chmod u+rx {} \; \
+    -o -type f ! -perm -400 -exec chmod u+r {} \; >&2 || :
 export GIT_WORK_TREE="$1" GIT_INDEX_FILE="$tmp/harvest-index" GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null
 snapshot() {
     rm -f "$GIT_INDEX_FILE"; cp "$pristine" "$GIT_INDEX_FILE"
-    g() { git -c core.hooksPath=/dev/null -c core.fsmonitor=false -c core.excludesFile=/dev/null -c gc.auto=0 \
+    g() { git -c core.hooksPath=/dev/null -c core.fsmonitor=false -c core.excludesFile="$spare/info/exclude" -c gc.auto=0 \
         -c core.sparseCheckout=false -c core.ignoreCase=false -c core.precomposeUnicode=false \
         -c advice.addEmbeddedRepo=false -c core.worktree="$GIT_WORK_TREE" "$@"; }
     g add -A . >&2 || return 1
@@ -172,23 +177,30 @@ snapshot() {
 GIT_DIR=$git; export GIT_DIR
 if out=$(snapshot >"$tmp/harvest" 2>"$tmp/harvest-said"); then cat "$tmp/harvest"; exit 0; fi
 cat "$tmp/harvest-said" >&2
-GIT_DIR=$spare; GIT_OBJECT_DIRECTORY="$tmp/harvest-objects"; mkdir -p "$GIT_OBJECT_DIRECTORY/pack"
-GIT_ALTERNATE_OBJECT_DIRECTORIES=$7; export GIT_DIR GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES
+GIT_DIR=$spare; GIT_OBJECT_DIRECTORY="$tmp/harvest-objects"; mkdir -p "$GIT_OBJECT_DIRECTORY/info"
+cp "$spare/objects/info/alternates" "$GIT_OBJECT_DIRECTORY/info/alternates"; export GIT_DIR GIT_OBJECT_DIRECTORY
 snapshot >"$tmp/harvest"; cat "$tmp/harvest"
 """
 
 
-def harvest_argv(door: Door, cell: Cell, start: str) -> list[str]:
+def harvest_argv(cell: Cell, start: str) -> list[str]:
     """A command for the cell's own sandbox. It prints three lines (commit, tree, the worker's HEAD) and a pack of
     everything since `start`: the worker's commits and its uncommitted work together. Ignored files stay behind."""
     return [
         "/bin/sh", "-c", HARVEST, "harvest", str(cell.work), start, str(cell.git), str(cell.root / "spare"),
-        str(cell.root / "index"), str(cell.tmp), str(door.objects),
+        str(cell.root / "index"), str(cell.tmp),
     ]  # fmt: skip
 
 
+def reopen(cell: Cell) -> None:
+    """Let the engine in again, should an agent have closed the doors behind it."""
+    for folder in (cell.work, cell.git, cell.tmp):
+        if folder.is_dir() and not folder.is_symlink():
+            folder.chmod(stat.S_IRWXU)
+
+
 def remove(root: Path) -> None:
-    """A cell and all in it, whatever an agent did to the modes."""
+    """A cell and all in it, whatever an agent did to the modes, and however deep it dug."""
     if root.is_symlink() or root.is_file():
         root.unlink()
         return
@@ -196,9 +208,10 @@ def remove(root: Path) -> None:
         shutil.rmtree(root)
     except FileNotFoundError:
         pass
-    except PermissionError:
-        for folder, names, _ in os.walk(root):
-            for path in (os.path.join(folder, name) for name in names):
-                if not os.path.islink(path):
-                    os.chmod(path, stat.S_IRWXU)  # before the walk goes down into it
-        shutil.rmtree(root)
+    except (OSError, RecursionError):
+        # These two go down by file descriptors, so that no path is too long for them.
+        opening = ["-type", "d", "!", "-perm", "-700", "-execdir", "chmod", "700", "{}", ";"]
+        subprocess.run(["find", root, *opening], env=clean_env(), check=False, capture_output=True)
+        done = subprocess.run(["rm", "-rf", "--", root], env=clean_env(), check=False, capture_output=True)
+        if root.exists():
+            raise OSError(f"{root} cannot be removed: {os.fsdecode(done.stderr).strip()[:500]}") from None

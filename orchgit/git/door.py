@@ -9,9 +9,11 @@ engine, which stops when it has written down where it stands.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -30,6 +32,7 @@ SETTINGS = (
 )  # fmt: skip
 IDENTITY = "orchgit <orchgit@localhost>"
 NULL = {"sha1": "0" * 40, "sha256": "0" * 64}
+_OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 class GitError(Exception):
@@ -90,6 +93,8 @@ class Door:
         shallow = self.common / "shallow"
         if shallow.exists():
             (self.engine / "shallow").write_bytes(shallow.read_bytes())
+        else:
+            (self.engine / "shallow").unlink(missing_ok=True)  # the user has fetched the rest since
         self._made = True
 
     def env(self, *, refs: bool = False) -> dict[str, str]:
@@ -114,7 +119,9 @@ class Door:
     # -- objects
 
     def read(self, oid: str) -> tuple[bytes, bytes]:
-        """(type, content) of an object. Raises Missing."""
+        """(type, content) of an object, by its full id. Raises Missing, also for one that cannot be read."""
+        if not _OID.fullmatch(oid):
+            raise Missing(oid)  # anything else could be two questions, and the second answer somebody else's
         with self._lock:
             if self._reader is None or self._reader.poll() is not None:
                 self._reader = subprocess.Popen(
@@ -123,13 +130,32 @@ class Door:
                 )  # fmt: skip
             assert self._reader.stdin is not None
             assert self._reader.stdout is not None
-            self._reader.stdin.write(oid.encode() + b"\n")
-            self._reader.stdin.flush()
-            header = self._reader.stdout.readline().split()
-            if len(header) != 3:
+            try:
+                self._reader.stdin.write(oid.encode() + b"\n")
+                self._reader.stdin.flush()
+                header = self._reader.stdout.readline().split()
+                if len(header) == 2 and header[1] in (b"missing", b"ambiguous"):
+                    raise Missing(oid)
+                data = self._reader.stdout.read(int(header[2]) + 1) if len(header) == 3 else b""
+            except BrokenPipeError:
+                header, data = [], b""
+            if len(header) != 3 or len(data) != int(header[2]) + 1:
+                # It died in the middle: that is what git does when it meets a damaged object.
+                self._stop_reader()
                 raise Missing(oid)
-            data = self._reader.stdout.read(int(header[2]) + 1)
             return header[1], data[:-1]
+
+    def _stop_reader(self) -> None:
+        if self._reader is None:
+            return
+        assert self._reader.stdin is not None
+        assert self._reader.stdout is not None
+        self._reader.kill()
+        with contextlib.suppress(BrokenPipeError):
+            self._reader.stdin.close()
+        self._reader.stdout.close()
+        self._reader.wait()
+        self._reader = None
 
     def size(self, oid: str) -> int:
         return int(self.run("cat-file", "-s", oid))
@@ -146,11 +172,16 @@ class Door:
         temporary = folder / f"tmp_obj_{secrets.token_hex(6)}"
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
         try:
-            os.write(fd, zlib.compress(raw, 1))
+            view = memoryview(zlib.compress(raw, 1))
+            while view:  # a disk that fills up takes a part and says so only the next time
+                view = view[os.write(fd, view) :]
             os.fsync(fd)
+            os.rename(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
         finally:
             os.close(fd)
-        os.rename(temporary, path)
         return oid
 
     def write_commit(self, tree: str, parents: Sequence[str], message: str, when: str, author: str = IDENTITY) -> str:
@@ -180,12 +211,11 @@ class Door:
     # -- refs
 
     def ref(self, name: str) -> str | None:
-        try:
-            return self.run("rev-parse", "--verify", "--quiet", "--end-of-options", name, refs=True).decode().strip()
-        except GitError as error:
-            if error.code != 1:  # 1 is "no such ref"; anything else must not be taken for that
-                raise
-            return None
+        """The id a ref holds, by its full name; None when there is no such ref."""
+        # Not rev-parse, which goes on to refs/heads/refs/heads/… where there is no such ref.
+        listed = self.run("for-each-ref", "--format=%(refname) %(objectname)", "--", name, refs=True).decode()
+        found = dict(line.rsplit(" ", 1) for line in listed.splitlines())
+        return found.get(name)
 
     def swap(self, changes: Sequence[tuple[str, str, str | None]], reason: str) -> None:
         """Move refs from old to new, all or none. (name, new, old): old "" means it must not exist, None means
@@ -203,10 +233,8 @@ class Door:
         sync(self.common)
 
     def close(self) -> None:
-        if self._reader is not None and self._reader.stdin is not None:
-            self._reader.stdin.close()
-            self._reader.wait()
-            self._reader = None
+        with self._lock:
+            self._stop_reader()
 
 
 def write_git_dir(

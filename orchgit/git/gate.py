@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from orchgit.core.events import Violation
@@ -83,7 +83,8 @@ def judge(door: Door, scope: Scope, changes: Sequence[Change], base_tree: str) -
     if len(changes) > MAX_FILES:
         return [Violation("", f"{len(changes)} files changed, at most {MAX_FILES} may be")]
     for change in changes:
-        rule = scope.why_not(change.path) or _mode(change) or _name(change.path)
+        # A name that the base has already is not this work's doing.
+        rule = scope.why_not(change.path) or _mode(change) or (change.old is None and _name(change.path))
         if rule:
             found.append(Violation(printable(change.path), rule))
     found += _sizes(door, [c for c in changes if c.new and c.new != c.old])
@@ -147,10 +148,11 @@ def _fold(name: bytes) -> str:
 
 
 def _collisions(door: Door, base_tree: str, changes: Sequence[Change]) -> list[Violation]:
-    """Two names in one directory that some file systems cannot tell apart. Looks at the touched directories only."""
+    """New names that some file systems cannot tell from another in the same directory of the result. Looks at the
+    touched directories only; what the base has twice already is not this work's doing."""
     found = []
     removed = {c.path for c in changes if c.new is None}
-    names: dict[bytes, dict[str, bytes]] = {}
+    names: dict[bytes, dict[str, set[bytes]]] = {}
     for change in changes:
         if change.new is None:
             continue
@@ -159,17 +161,31 @@ def _collisions(door: Door, base_tree: str, changes: Sequence[Change]) -> list[V
             folder = b"/".join(parts[:depth])
             if folder not in names:
                 names[folder] = {}
-                where = ("", base_tree) if not folder else trees.lookup(door, base_tree, folder)
-                if where and where[0] in ("", trees.TREE):
-                    for name in trees.entries(door, where[1]):
-                        if b"/".join(filter(None, (folder, name))) not in removed:
-                            names[folder].setdefault(_fold(name), name)
-            other = names[folder].setdefault(_fold(part), part)
-            if other != part:
-                rule = f"{printable(part)} and {printable(other)} differ only in case or form"
+                for name in _kept(door, base_tree, folder, removed):
+                    names[folder].setdefault(_fold(name), set()).add(name)
+            alike = names[folder].setdefault(_fold(part), set())
+            if part not in alike and alike:
+                rule = f"{printable(part)} and {printable(min(alike))} differ only in case or form"
                 found.append(Violation(printable(change.path), rule))
                 break
+            alike.add(part)
     return found
+
+
+def _kept(door: Door, base_tree: str, folder: bytes, removed: set[bytes]) -> Iterator[bytes]:
+    """The names that a directory of the base has and the result still will: not those of removed files, nor of
+    directories all of whose files are removed."""
+    where = (trees.TREE, base_tree) if not folder else trees.lookup(door, base_tree, folder)
+    if not where or where[0] != trees.TREE:
+        return
+    prefix = folder + b"/" if folder else b""
+    for name, (mode, oid) in trees.entries(door, where[1]).items():
+        path = prefix + name
+        if mode != trees.TREE:
+            if path not in removed:
+                yield name
+        elif any(c.path not in removed for c in trees.diff(door, "", oid, path + b"/")):
+            yield name
 
 
 def construct(door: Door, base_tree: str, changes: Iterable[Change], scope: Scope) -> str:
@@ -181,10 +197,14 @@ def construct(door: Door, base_tree: str, changes: Iterable[Change], scope: Scop
 
 
 def check(door: Door, base_tree: str, tree: str, wanted: dict[bytes, Entry | None], scope: Scope) -> None:
-    """The claim of the gate, looked at again: outside the scope the landed tree equals its base."""
-    for change in trees.diff(door, base_tree, tree):
-        if not scope.allows(change.path) or wanted.get(change.path, ()) != change.new:
-            raise AssertionError(f"{printable(change.path)} would land although the gate did not pass it")
+    """The claim of the gate, looked at again: outside the scope the landed tree equals its base, inside it what
+    passed is there."""
+    landing = {change.path: change.new for change in trees.diff(door, base_tree, tree)}
+    for path in landing.keys() | wanted.keys():
+        if path not in landing:
+            raise AssertionError(f"{printable(path)} passed the gate and would not land")
+        if not scope.allows(path) or wanted.get(path, ()) != landing[path]:
+            raise AssertionError(f"{printable(path)} would land although the gate did not pass it")
 
 
 def missing_outputs(door: Door, tree: str, outputs: Iterable[str]) -> list[Violation]:

@@ -32,7 +32,7 @@ def count(door: Door, base: str, tip: str, assignments: int, attempts: int) -> T
         docs_files += bool(_DOCS_FILE.search(path))
     added = removed = tests = 0
     body = False
-    for line in door.run("diff", "-U0", "--no-ext-diff", "--no-textconv", "--no-renames", base, tip).splitlines():
+    for line in door.run("diff", "-U0", "--no-ext-diff", "--no-textconv", "--no-renames", base, tip).split(b"\n"):
         if line.startswith(b"diff --git "):
             body = False
         elif line.startswith(b"@@"):

@@ -44,7 +44,9 @@ def entries(door: Door, tree: str) -> dict[bytes, Entry]:
     while at < len(data):
         space = data.index(b" ", at)
         null = data.index(b"\0", space)
-        found[data[space + 1 : null]] = (data[at:space].decode(), data[null + 1 : null + 1 + width].hex())
+        # Old tools wrote directories as 040000, and their trees are still in use.
+        mode = data[at:space].lstrip(b"0").decode()
+        found[data[space + 1 : null]] = (mode, data[null + 1 : null + 1 + width].hex())
         at = null + 1 + width
     return found
 
@@ -134,6 +136,8 @@ def carry(door: Door, base: str, head: str, onto: str) -> tuple[str, tuple[bytes
     stale: list[bytes] = []
     for change in diff(door, base, head):
         there = lookup(door, onto, change.path)
+        if there is not None and there[0] == TREE:
+            there = None  # a directory that becomes a file: no file yet, and `edit` sees to it that none is left below
         if there == change.new:
             continue
         if there != change.old:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from orchgit.core.errors import Kind, OrchgitError
-from orchgit.git.door import clean_env
+from orchgit.git.door import clean_env, git_argv
 
 MIN_GIT = (2, 38)
 
@@ -84,8 +84,9 @@ def discover(start: Path) -> UserRepo:
             config = repo.config_reader()
             kind = str(config.get_value("extensions", "objectformat", default="sha1")).lower()
             hooks = str(config.get_value("core", "hooksPath", default="")) or None
-            head = repo.head.commit.hexsha if repo.head.is_valid() else ""
-            branch = "" if repo.head.is_detached else repo.head.ref.path
+            # GitPython knows no ids of SHA-256, and takes a repository of another owner for one without commits.
+            head = _ask(repo.git_dir, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+            branch = _ask(repo.git_dir, "symbolic-ref", "--quiet", "HEAD")
             return UserRepo(
                 Path(repo.working_tree_dir), common, head, branch, "sha256" if kind == "sha256" else "sha1", hooks
             )  # fmt: skip
@@ -95,3 +96,9 @@ def discover(start: Path) -> UserRepo:
                 Kind.USAGE, "this repository is bare", "a run needs a work tree", f"git clone {common} work && cd work"
             ) from error
         raise OrchgitError(Kind.USAGE, "not a git repository", str(error), "cd into a repository") from error
+
+
+def _ask(git_dir: str | os.PathLike[str], *args: str) -> str:
+    """What git says of this git directory; "" when it says no."""
+    env = {**clean_env(), "GIT_DIR": os.fspath(git_dir)}
+    return subprocess.run(git_argv(*args), env=env, cwd="/", capture_output=True, check=False).stdout.decode().strip()

@@ -7,7 +7,6 @@ promises, and `canary.prove` shows, in the very sandbox, that it keeps it.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -105,10 +104,16 @@ def keeper_argv(
     argv: Sequence[str], *, landlock: Mapping[str, Any] | None, limits: Sequence[tuple[str, int]] = ()
 ) -> list[str]:
     """The keeper's command line. It runs only as a child of the process that calls this."""
-    spec = {"engine": os.getpid(), "grace_ms": GRACE_MS, "limits": dict(limits), "landlock": landlock}
+    spec = [f"engine={os.getpid()}", f"grace_ms={GRACE_MS}", *(f"limit={name}:{most}" for name, most in limits)]
+    if landlock is None:
+        spec.append("landlock=none")
+    else:
+        spec.append(f"landlock={','.join(map(str, (*landlock['handled'], landlock['size'])))}")
+        spec += [f"dir={rights}:{path}" for path, rights in landlock["dirs"]]
+        spec += [f"device={rights}:{path}" for path, rights in landlock["devices"]]
     keeper = str(Path(__file__).with_name("keeper.py"))
     # -I -S: nothing of the user's or the cell's (PYTHONPATH, sitecustomize, .pth) runs before it is confined.
-    return [sys.executable, "-I", "-S", keeper, json.dumps(spec, separators=(",", ":")), "--", *argv]
+    return [sys.executable, "-I", "-S", keeper, *spec, "--", *argv]
 
 
 def launcher(way: Sandbox, confinement: Confinement, *, cwd: str, env: Mapping[str, str]) -> Launch:
@@ -150,7 +155,9 @@ def base_env(home: str, tmp: str, *, extra: Mapping[str, str] | None = None) -> 
         "TMPDIR": tmp,
         "TMP": tmp,
         "TEMP": tmp,
-        "PYTHONPYCACHEPREFIX": f"{tmp}/pycache",  # not beside the sources: it may be read-only, or harvested
+        # Not beside the sources: it may be read-only, or harvested. Nor elsewhere (PYTHONPYCACHEPREFIX): that would
+        # leave the bytecode of the libraries unread too, and every check would compile all that it imports.
+        "PYTHONDONTWRITEBYTECODE": "1",
         "TERM": "dumb",
         "GIT_TERMINAL_PROMPT": "0",  # the only GIT_* there is
     }

@@ -1,6 +1,6 @@
 """Runs one program, confined, and leaves nothing of it behind. A program of its own, no module of the engine:
 
-    python -I -S keeper.py SPEC_JSON -- PROGRAM [ARGUMENT...]
+    python -I -S keeper.py SPEC... -- PROGRAM [ARGUMENT...]
 
 It stays as the parent and adopts every orphan (sub-reaper). When the program ends, it kills every descendant,
 daemons with a session of their own included; told SIGTERM (or INT, HUP, QUIT), or when the engine dies in
@@ -11,18 +11,32 @@ sandbox could not be set up, and the program was never run.
 
 It must never run the program with less confinement than the spec says, import anything outside the standard
 library, or keep a descriptor above 2. The spec is made by `orchgit.sandbox.keeper_argv`; policy is not here.
+It is words and not JSON, and `signal` and `typing` stay out, because it starts three times for every worker:
+`json`, `re` and `enum` alone took longer than the interpreter itself.
+
+    engine=PID grace_ms=N landlock=none                        no confinement, and it must be said
+    engine=PID grace_ms=N landlock=FILES,NETWORK,SCOPES,SIZE dir=RIGHTS:PATH... device=RIGHTS:PATH...
+    and with either: limit=NAME:MOST...
+
+FILES, NETWORK and SCOPES are the bits that are handled, SIZE how many bytes of these this kernel knows.
 """
 
+from __future__ import annotations
+
 import ctypes
-import json
 import os
 import resource
-import signal
 import stat
 import struct
 import sys
 import time
-from typing import NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from typing import NoReturn
+else:
+    import _signal as signal  # what `signal` is made of, without its enums
 
 PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 24, 36, 38
 CAPABILITY_VERSION_3 = 0x20080522
@@ -40,7 +54,7 @@ class SetupError(Exception):
     """The sandbox does not stand: nothing may run."""
 
 
-def call(what: str, function: "ctypes._NamedFuncPointer", *args: int | bytes) -> int:
+def call(what: str, function: ctypes._NamedFuncPointer, *args: int | bytes) -> int:
     """A C function with word-sized arguments; SetupError when it returns a negative number."""
     result = int(function(*(ctypes.c_ulong(word) if isinstance(word, int) else word for word in args)))
     if result < 0:
@@ -49,11 +63,13 @@ def call(what: str, function: "ctypes._NamedFuncPointer", *args: int | bytes) ->
 
 
 def main(args: list[str]) -> NoReturn:
-    """Never returns. `args` is [SPEC_JSON, "--", program, argument...]."""
+    """Never returns. `args` is [SPEC..., "--", program, argument...]."""
     try:
-        if len(args) < 3 or args[1] != "--":
-            raise SetupError("usage: keeper.py SPEC_JSON -- PROGRAM [ARGUMENT...]")
-        spec = json.loads(args[0])
+        end = args.index("--") if "--" in args else len(args)
+        argv = args[end + 1 :]
+        if not argv:
+            raise SetupError("usage: keeper.py SPEC... -- PROGRAM [ARGUMENT...]")
+        spec = read_spec(args[:end])
         engine, grace_s = int(spec["engine"]), int(spec["grace_ms"]) / 1000
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would lose every exit status
         # Blocked and waited for, never handled: no moment in which one of them is lost.
@@ -66,10 +82,30 @@ def main(args: list[str]) -> NoReturn:
         keeper, program = os.getpid(), os.fork()
         if program == 0:
             lock_down(spec, keeper)
-            run(args[2:])
+            run(argv)
     except (SetupError, ValueError, LookupError, TypeError, AttributeError, OSError, struct.error) as error:
         quit_with(125, f"orchgit-sandbox: {type(error).__name__}: {error}")
     supervise(program, grace_s)
+
+
+def read_spec(words: list[str]) -> dict:  # type: ignore[type-arg]
+    """The words by their keys: one string for each of the first line, (head, rest) for each of the others."""
+    spec: dict[str, object] = {}
+    listed: dict[str, list[tuple[str, str]]] = {"limit": [], "dir": [], "device": []}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key in listed:
+            head, colon, rest = value.partition(":")
+            if not (head and colon and rest):
+                raise SetupError(f"not a spec: {word}")
+            listed[key].append((head, rest))
+        elif equals and key in ("engine", "grace_ms", "landlock") and key not in spec:
+            spec[key] = value
+        else:
+            raise SetupError(f"not a spec: {word}")
+    if (spec["landlock"] == "none") != (not listed["dir"]) or (not listed["dir"]) != (not listed["device"]):
+        raise SetupError("not a spec: rules without landlock, or the reverse")
+    return {**spec, **listed}
 
 
 def quit_with(code: int, line: str) -> NoReturn:
@@ -94,10 +130,10 @@ def lock_down(spec: dict, keeper: int) -> None:  # type: ignore[type-arg]
     if os.getppid() != keeper:
         raise SetupError("the keeper is gone")
     os.umask(0o022)
-    for name, most in spec.get("limits", {}).items():
+    for name, wanted in spec["limit"]:
         number = getattr(resource, f"RLIMIT_{name.upper()}")
         hard = resource.getrlimit(number)[1]
-        most = int(most) if hard == resource.RLIM_INFINITY else min(int(most), hard)
+        most = int(wanted) if hard == resource.RLIM_INFINITY else min(int(wanted), hard)
         resource.setrlimit(number, (most, most))
     try:  # out of memory, the kernel should take the program, never the keeper: nobody would sweep
         with open("/proc/self/oom_score_adj", "w") as file:
@@ -108,9 +144,10 @@ def lock_down(spec: dict, keeper: int) -> None:  # type: ignore[type-arg]
     for number in (*ENDINGS, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if spec["landlock"] is not None:
+    if spec["landlock"] != "none":
         call("no_new_privs", libc.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # Landlock asks for it
-        landlock(spec["landlock"])
+        files, network, scopes, size = map(int, spec["landlock"].split(","))
+        landlock(struct.pack("=QQQ", files, network, scopes)[:size], spec["dir"], spec["device"])
         drop_capabilities()
     for name in os.listdir("/proc/self/fd"):  # an open descriptor is a right that Landlock does not revoke
         if int(name) > 2:
@@ -120,28 +157,23 @@ def lock_down(spec: dict, keeper: int) -> None:  # type: ignore[type-arg]
                 pass  # the one listdir itself had open
 
 
-def landlock(rules: dict) -> None:  # type: ignore[type-arg]
-    """Applies what `orchgit.sandbox.landlock` has decided.
-
-    `handled`: the bits for files, network, scopes; `size`: how many bytes of these this kernel knows;
-    `dirs` and `devices`: [path, rights] each.
-    """
-    attribute = struct.pack("=QQQ", *rules["handled"])[: rules["size"]]
+def landlock(attribute: bytes, dirs: list[tuple[str, str]], devices: list[tuple[str, str]]) -> None:
+    """Applies what `orchgit.sandbox.landlock` has decided."""
     ruleset = call("landlock ruleset", libc.syscall, CREATE_RULESET, attribute, len(attribute), 0)
-    for path, rights in rules["dirs"]:
+    for rights, path in dirs:
         fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         # A worker's earlier attempt may have put a symbolic link where its directory was: the rule would then
         # open what the link points to.
         if os.readlink(f"/proc/self/fd/{fd}") != path:
             raise SetupError(f"{path} is not a real path: a part of it is a symbolic link, or it was moved")
-        add_rule(ruleset, fd, rights, path)
-    for path, rights in rules["devices"]:
+        add_rule(ruleset, fd, int(rights), path)
+    for rights, path in devices:
         try:
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
         if stat.S_ISCHR(os.fstat(fd).st_mode) or path == "/dev/pts":
-            add_rule(ruleset, fd, rights, path)
+            add_rule(ruleset, fd, int(rights), path)
     call("landlock", libc.syscall, RESTRICT_SELF, ruleset, 0)
 
 

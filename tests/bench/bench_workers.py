@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
@@ -35,9 +36,9 @@ done
 PLAIN, DURABLE, TOTAL, WORK = "script", "script, fsync=all", "orchgit, total", "orchgit, work"
 
 
-def measure(root: Path, env: Mapping[str, str], number: int, rounds: int) -> dict[str, list[float]]:
+def measure(root: Path, env: Mapping[str, str], number: int, given: Namespace) -> dict[str, list[float]]:
     plan = [common.assignment(f"w{i}") for i in range(1, number + 1)]
-    origin = common.repository(root / f"origin{number}" / "repo", env)
+    origin = common.repository(root / f"origin{number}" / "repo", env, given.files)
     common.prepare(origin, env, plan)
     durable = dict(env) | {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.fsync", "GIT_CONFIG_VALUE_0": "all"}
     fresh = count()
@@ -67,8 +68,8 @@ def measure(root: Path, env: Mapping[str, str], number: int, rounds: int) -> dic
     variants: dict[str, Callable[[], float]] = {
         PLAIN: partial(script, env), DURABLE: partial(script, durable), TOTAL: orchgit
     }  # fmt: skip
-    taken = common.in_turn(variants, rounds, warm_up=0 if rounds == 1 else 1)
-    return {**taken, WORK: work[-rounds:]}
+    taken = common.in_turn(variants, given.rounds)
+    return {**taken, WORK: work[-given.rounds :]}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with common.place() as (root, env):
         all_taken = {}
         for number in numbers:
-            all_taken[number] = measure(root, env, number, given.rounds)
+            all_taken[number] = measure(root, env, number, given)
             common.table(f"per worker, N = {number}", all_taken[number], PLAIN, DURABLE, per=number)
     if not given.quick:
         low, high = numbers[0], numbers[-1]
@@ -85,7 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             name: [max(b - a, 1e-9) for a, b in zip(all_taken[low][name], times, strict=True)]
             for name, times in all_taken[high].items()
         }
-        common.table(f"one worker more: (N = {high} less N = {low}) / {high - low}", more, PLAIN, DURABLE, per=high - low)
+        common.table(
+            f"one worker more: (N = {high} less N = {low}) / {high - low}", more, PLAIN, DURABLE, per=high - low
+        )
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: repositories to work in, runs with scripted agents, rounds taken in turn, tables of ratios.
+"""What the benchmarks share: repositories, runs with scripted agents, rounds taken in turn, tables of ratios.
 
 A number here is never a verdict: machines differ and are shared, so everything is measured beside its baseline in
 the same run, the variants taking turns, and what is printed is the ratio: of the minima, and the median of the rounds'.
@@ -30,6 +30,7 @@ def arguments(about: str | None, rounds: int, argv: Sequence[str] | None = None)
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--quick", action="store_true", help="N=1 and one round: only to see that it runs")
     given = parser.parse_args(argv)
+    given.files = 20 if given.quick else 200
     if given.quick:
         given.rounds = 1
     return given
@@ -59,14 +60,14 @@ def call(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> float:
     return took
 
 
-def repository(root: Path, env: Mapping[str, str], files: int = 200) -> Path:
+def repository(root: Path, env: Mapping[str, str], files: int) -> Path:
     """A small repository: `files` files in directories of twenty, one commit."""
     root.mkdir(parents=True)
     for number in range(files):
         path = root / f"pkg{number // 20}" / f"module{number}.py"
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"# module {number}\n" + f"value_{number} = {number}\n" * 80)
-    for args in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", "first"], ["gc", "-q"]):
+    for args in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", "first"], ["repack", "-adq"]):
         call(["git", *args], root, env)
     return root
 
@@ -125,6 +126,20 @@ def events(repo: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.read_bytes().splitlines()]
 
 
+def until(repo: Path, kind: str, deadline_s: float = 30) -> list[dict[str, Any]]:
+    """The events, as soon as one is of this type."""
+    end = time.monotonic() + deadline_s
+    while time.monotonic() < end:
+        try:
+            log = events(repo)
+        except (ValueError, OSError):  # no log yet, or a line that is just being written
+            log = []
+        if any(event["type"] == kind for event in log):
+            return log
+        time.sleep(0.01)
+    raise TimeoutError(f"no {kind} within {deadline_s} s")
+
+
 def seconds(event: Mapping[str, Any]) -> float:
     return datetime.fromisoformat(event["time"].replace("Z", "+00:00")).timestamp()
 
@@ -132,11 +147,14 @@ def seconds(event: Mapping[str, Any]) -> float:
 # -- rounds and tables
 
 
-def in_turn(variants: Mapping[str, Callable[[], float]], rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
-    """Seconds of every variant, one after the other in each round, the order turned round every time."""
+def in_turn(variants: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every variant, one after the other in each round, the order turned round every time.
+
+    One round before, not counted, to warm up; none when a single round is asked for.
+    """
     taken: dict[str, list[float]] = {name: [] for name in variants}
-    for number in range(-warm_up, rounds):
-        order = list(variants) if number % 2 == 0 else list(reversed(variants))
+    for number in range(-1 if rounds > 1 else 0, rounds):
+        order = list(variants) if number % 2 == 0 else list(variants)[::-1]
         for name in order:
             took = variants[name]()
             if number >= 0:

@@ -641,7 +641,7 @@ def test_ship_onto_a_branch_that_is_not_checked_out_by_then(world: World) -> Non
 def test_a_branch_that_is_checked_out_is_not_shipped_to(world: World) -> None:
     before = digest(world)
     said = world.start(simple(), "--ship", "merge", code=4).err
-    assert "refs/heads/main is checked out in" in said
+    assert "as it is now, shipping would stop at the end: refs/heads/main is checked out" in said
     assert "merge it there yourself" in said
     assert digest(world) == before
     world.git("switch", "-q", "--detach")
@@ -682,6 +682,8 @@ def test_what_fails_on_the_moved_base_is_not_shipped(world: World) -> None:
 
 def test_a_detached_head_has_nowhere_to_ship_to(world: World) -> None:
     world.git("switch", "-q", "--detach")
+    assert "no branch to ship to" in world.start(simple(), "--ship", "merge", code=2).err
+    assert world.names() == []  # refused before anything was written
     world.start(simple())
     said = world.run("ship", code=1).err
     assert "detached" in said

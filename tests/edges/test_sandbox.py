@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -10,7 +9,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -258,14 +257,26 @@ def test_stdin_stdout_and_an_extra_environment(place: Place) -> None:
     assert "EXTRA" not in env
 
 
-BREAKAGES = {
-    "a right the kernel does not know": lambda s: s["landlock"]["handled"].__setitem__(0, 1 << 60),
-    "no such directory": lambda s: s["landlock"]["dirs"].append(["/no/such/directory", 2]),
-    "no rules": lambda s: s.pop("landlock"),
-    "half the rules": lambda s: s["landlock"].pop("devices"),
-    "an unknown limit": lambda s: s.update(limits={"nonsense": 1}),
-    "another engine": lambda s: s.update(engine=1),
-    "rights out of range": lambda s: s["landlock"]["dirs"].append(["/", -1]),
+def without(key: str) -> Callable[[list[str]], list[str]]:
+    return lambda spec: [word for word in spec if not word.startswith(f"{key}=")]
+
+
+# The words of a keeper's spec -> words that must not do.
+BREAKAGES: dict[str, Callable[[list[str]], list[str]]] = {
+    "a right the kernel does not know": lambda s: [*without("landlock")(s), f"landlock={1 << 60},0,0,24"],
+    "too few rules": lambda s: [*without("landlock")(s), "landlock=1,0,0"],
+    "no such directory": lambda s: [*s, "dir=2:/no/such/directory"],
+    "no word on landlock": without("landlock"),
+    "two words on landlock": lambda s: [*s, "landlock=none"],
+    "rules, and no landlock": lambda s: [*without("landlock")(s), "landlock=none"],
+    "half the rules": without("device"),
+    "the other half": without("dir"),
+    "no rules": lambda s: without("dir")(without("device")(s)),
+    "a directory without its rights": lambda s: [*s, "dir=/"],
+    "an unknown word": lambda s: [*s, "dirs=2:/"],
+    "an unknown limit": lambda s: [*s, "limit=nonsense:1"],
+    "another engine": lambda s: ["engine=1", *without("engine")(s)],
+    "rights out of range": lambda s: [*s, "dir=-1:/"],
 }
 
 
@@ -273,9 +284,8 @@ BREAKAGES = {
 @pytest.mark.parametrize("breakage", BREAKAGES.keys())
 def test_a_sandbox_that_does_not_stand_runs_nothing(place: Place, breakage: str) -> None:
     argv = sandbox("landlock").argv(place.confinement, ["touch", str(place.cell / "ran")])
-    spec = json.loads(argv[4])
-    BREAKAGES[breakage](spec)
-    argv[4] = json.dumps(spec)
+    end = argv.index("--")
+    argv[4:end] = BREAKAGES[breakage](argv[4:end])
     ended = start(argv, cwd=str(place.cell), env=base_env(str(place.tmp), str(place.tmp))).finish(deadline_s=5)
     assert ended.returncode == 125
     assert ended.stderr.startswith(b"orchgit-sandbox: ")

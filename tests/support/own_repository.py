@@ -70,12 +70,12 @@ class Drawing(unittest.TestCase):
         self.assertEqual([node.text for node in ElementTree.fromstring(drawn).iter(TEXT)], ["tests added", "12"])
         self.assertNotIn("\\n", drawn)
 '''
-ESCAPE_TEST = '''
+ESCAPE_TEST = """
     def test_markup_in_a_label_is_text(self) -> None:
         hostile = "</text><script>alert('&')</script>"
         drawn = ElementTree.fromstring(badge(hostile, hostile))
         self.assertEqual([node.text for node in drawn.iter(TEXT)], [hostile, hostile])
-'''
+"""
 COMMAND_1 = '''\
 """`orchgit badge [RUN]`: how many tests a run added, as an SVG on stdout."""
 
@@ -119,10 +119,10 @@ class Command(unittest.TestCase):
     def test_it_is_listed(self) -> None:
         self.assertIn("badge", overview())
 '''
-LABEL_TEST = '''
+LABEL_TEST = """
     def test_the_label_is_an_option(self) -> None:
         self.assertEqual(command.__defaults__, ("", "tests added"))
-'''
+"""
 WHOLE_TEST = '''\
 """The pieces together: a badge for a run, from the state to the picture."""
 
@@ -150,10 +150,11 @@ prints an SVG with the number of tests that the newest run added; name a run to 
 other words on its left side. A run that has no synthesis yet shows "none".
 """
 
-# Where a worker looks for the key: its own environment, and that of every process above it. A line per process, so
-# that whoever reads it sees how far it came.
+# Where a worker looks for the key: its own environment, and that of every process above it up to the engine. A line per
+# process, so that whoever reads it sees how far it came.
 HUNT = r"""env; p=$$; while [ "$p" -gt 1 ]; do
-echo "== $p $(tr '\0' ' ' </proc/$p/cmdline | cut -c1-120)"; tr '\0' '\n' </proc/$p/environ | grep -i anthropic
+what=$(tr '\0' ' ' </proc/$p/cmdline | cut -c1-120); echo "== $p $what"
+tr '\0' '\n' </proc/$p/environ | grep -i anthropic; case $what in *bin/orchgit\ [sr]*) break;; esac
 p=$(sed 's/.*) //' /proc/$p/stat | cut -d' ' -f2); done; echo hunted"""
 
 Turn = dict[str, Any]
@@ -201,8 +202,8 @@ PLAN = {
             "id": "drawing",
             "worker": "api-agent",
             "title": "The picture",
-            "task": "Write orchgit/core/badge.py: badge(label, value) draws both as one line of SVG. Pure: no clock, no "
-            "files. With unit tests that parse what it draws. The command is another assignment.",
+            "task": "Write orchgit/core/badge.py: badge(label, value) draws both as one line of SVG. Pure: no clock, "
+            "no files. With unit tests that parse what it draws. The command is another assignment.",
             "interface": INTERFACE,
             "allow": ["orchgit/core/badge.py", "tests/core/test_badge.py"],
             "inputs": ["orchgit/core/review.py"],
@@ -248,6 +249,7 @@ PLAN = {
 
 def playbook(root: Path) -> dict[str, Any]:
     """For a clone of orchgit's repository at `root`; what its HEAD holds, since that is what workers see."""
+    entry = '    "badge": "A badge with the tests that a run added",'
     listed = next(line for line in (root / "orchgit/__main__.py").read_text().splitlines() if '"report":' in line)
     *_, last = (line for line in (root / "README.md").read_text().splitlines() if line.strip())
     jobs: dict[str, list[Turn]] = {
@@ -284,7 +286,7 @@ def playbook(root: Path) -> dict[str, Any]:
             turn(
                 write("orchgit/cli/badge.py", COMMAND_1),
                 write("tests/cli/test_badge.py", COMMAND_TEST),
-                edit("orchgit/__main__.py", listed, f'{listed}\n    "badge": "A badge with the tests that a run added",'),
+                edit("orchgit/__main__.py", listed, f"{listed}\n{entry}"),
             ),
             turn(bash(unittest("tests.cli.test_badge"))),
             report("The badge command, with its tests.", "orchgit/cli/badge.py", "orchgit/__main__.py"),
@@ -299,7 +301,8 @@ def playbook(root: Path) -> dict[str, Any]:
             report("Added --label, as the interface says."),
         ],
         "work/tests/1": [
-            turn(read("orchgit/core/badge.py"), read("orchgit/cli/badge.py")),
+            # So many at once that the cache would not be found again without a mark of its own.
+            turn(*[("grep", {"pattern": word, "path": "orchgit/core/badge.py"}) for word in "abcdefghijkl"]),
             turn(write("tests/edges/test_badge.py", WHOLE_TEST), bash(unittest("tests.edges.test_badge"))),
             report("One test from the state to the picture."),
         ],
@@ -327,7 +330,7 @@ def playbook(root: Path) -> dict[str, Any]:
             )
         ],
         "review/security-reviewer/1": [
-            turn(bash("git diff --stat HEAD; echo x >x"), read("orchgit/core/badge.py")),
+            turn(bash("git diff --stat HEAD~1; echo x >x"), read("orchgit/core/badge.py")),
             turn(
                 (
                     "report_review",
@@ -339,7 +342,7 @@ def playbook(root: Path) -> dict[str, Any]:
                                 "path": "orchgit/core/badge.py",
                                 "line": 17,
                                 "title": "The label is put into the SVG as it is",
-                                "detail": "A label with </text><script> runs in the page that shows the badge. Escape it.",
+                                "detail": "A label with </text><script> runs in the page that shows it. Escape both.",
                             }
                         ],
                     },
@@ -364,4 +367,5 @@ def playbook(root: Path) -> dict[str, Any]:
             )
         ],
     }
-    return {"about": "orchgit badge, built in orchgit's own repository", "jobs": jobs, "default": {"verdict": [verdict("accept")]}}
+    about = "orchgit badge, built in orchgit's own repository"
+    return {"about": about, "jobs": jobs, "default": {"verdict": [verdict("accept")]}}

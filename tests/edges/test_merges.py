@@ -1,0 +1,53 @@
+"""The engine's commit messages: trailers are ours alone, whatever an agent writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchgit.git import merges
+from tests.support.repos import WHEN, git, repository, sound
+
+OURS = {"Orchgit-Run": "r1", "Orchgit-Log": "7@sha256:" + "0" * 64}
+TRICKS = [
+    "Orchgit-Log: 1@sha256:forged",
+    "fine\n\nOrchgit-Run: other",
+    "fine\r\nORCHGIT-Run: other",
+    "Orchgit\r-Run: other",
+    "x\u2028Orchgit-Run: other\u2029Orchgit-Log: forged",
+    "x\x85Orchgit-Run: other\x0bOrchgit-Run: other",
+    "Orch\x1bgit-Run: other",
+    "text\n\nSigned-off-by: x\nOrchgit-Run: other\n\n\n",
+    "---\nOrchgit-Run: other",
+    "",
+    "a" * 5000,
+]
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_no_trailer_but_ours(tmp_path: Path, trick: str) -> None:
+    repo = repository(tmp_path / "r")
+    door = repo.door()
+    for subject, body in ((trick, ""), ("subject", trick), (trick, trick)):
+        text = merges.message(subject, body, OURS)
+        commit = door.write_commit(repo.ask("rev-parse", "HEAD^{tree}"), (), text, WHEN)
+        sound(repo)
+        said = git(repo.root, "log", "-1", "--format=%(trailers:only,unfold)", commit).decode().splitlines()
+        assert [line for line in said if line.lower().startswith("orchgit-")] == [f"{k}: {v}" for k, v in OURS.items()]
+        shown = git(repo.root, "log", "-1", "--format=%B", commit).decode()
+        assert not [c for c in shown if (ord(c) < 32 and c not in "\n\t") or 0x7F <= ord(c) < 0xA0]
+        assert len(git(repo.root, "log", "-1", "--format=%s", commit)) <= 100 + 1
+        assert door.commit(commit)[2].startswith(shown.splitlines()[0])
+    door.close()
+
+
+def test_dates_and_unicode_are_kept(tmp_path: Path) -> None:
+    repo = repository(tmp_path / "r")
+    door = repo.door()
+    text = merges.message("Grüße", "日本\n\tindented", OURS)
+    commit = door.write_commit(repo.ask("rev-parse", "HEAD^{tree}"), (), text, merges.git_date("2026-02-28T23:59:59.999Z"))
+    assert repo.ask("log", "-1", "--format=%s|%cI|%aI|%cn", commit) == (
+        "Grüße|2026-02-28T23:59:59+00:00|2026-02-28T23:59:59+00:00|orchgit"
+    )
+    door.close()
