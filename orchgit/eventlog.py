@@ -154,6 +154,40 @@ class Store:
         return sorted(found, key=lambda p: (p.stat().st_mtime_ns, p.name))
 
 
+def runs_dir(common: Path) -> Path:
+    return common / "orchgit" / "runs"
+
+
+def all_runs(common: Path) -> list[Store]:
+    """Runs of this repository, newest first."""
+    try:
+        found = [p for p in runs_dir(common).iterdir() if (p / "events.jsonl").exists()]
+    except FileNotFoundError:
+        return []
+    return [Store(p) for p in sorted(found, key=lambda p: p.name, reverse=True)]
+
+
+def find_run(common: Path, name: str | None) -> Store:
+    """A run by its name, or by the beginning of it; the newest when no name is given."""
+    runs = all_runs(common)
+    if not runs:
+        raise OrchgitError(Kind.USAGE, "there is no run in this repository", "", "orchgit start ISSUE.md")
+    if not name:
+        return runs[0]
+    exact = [r for r in runs if r.run == name]
+    matching = exact or [r for r in runs if r.run.startswith(name)]
+    if len(matching) == 1:
+        return matching[0]
+    what = f"{name!r} names {len(matching)} runs" if matching else f"there is no run {name!r}"
+    known = ", ".join(r.run for r in (matching or runs)[:5])
+    raise OrchgitError(Kind.USAGE, what, f"runs here: {known}", "orchgit status")
+
+
+def user_name() -> str:
+    """Who is at the keyboard, for the log: a claim, like every actor's name."""
+    return (os.environ.get("USER") or os.environ.get("LOGNAME") or f"uid-{os.getuid()}")[:60]
+
+
 class Log(Store):
     """The one writer of a run. Holds the lock for as long as it lives."""
 

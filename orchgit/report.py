@@ -48,6 +48,10 @@ def span(ms: int) -> str:
     return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
 
 
+def many(number: int, thing: str) -> str:
+    return f"{number} {thing}" + ("" if number == 1 else "s")
+
+
 def id7(oid: str) -> str:
     return oid[:10]
 
@@ -70,7 +74,8 @@ def _sentence(body: e.Body) -> str:
     match body:
         case e.RunStarted():
             note = "; SCRIPTED agents, no model is called" if body.scripted else ""
-            return f"run started at {id7(body.base)}, sandbox {body.sandbox}{note}"
+            held = "" if body.sandboxed else " (NOTHING PREVENTS WRITES)"
+            return f"run started at {id7(body.base)}, sandbox {body.sandbox.partition(',')[0]}{held}{note}"
         case e.RunResumed():
             torn = f"; {body.torn_bytes} bytes of an unfinished line were set aside" if body.torn_bytes else ""
             return f"run resumed{torn}"
@@ -91,27 +96,27 @@ def _sentence(body: e.Body) -> str:
         case e.PlanRequested():
             return "plan requested from the orchestrator"
         case e.QuestionAsked():
-            return f"{len(body.questions)} questions asked: {short('; '.join(body.questions))}"
+            return f"{many(len(body.questions), 'question')} asked: {short('; '.join(body.questions))}"
         case e.QuestionAnswered():
             return f"questions answered: {short('; '.join(body.answers))}"
         case e.PlanProposed():
             names = ", ".join(a.id for a in body.plan.assignments)
             return f"plan v{body.version} proposed ({body.digest[:12]}): {names}"
         case e.PlanInvalid():
-            return f"plan sent back, {len(body.problems)} problems: {short('; '.join(body.problems), 200)}"
+            return f"plan sent back, {many(len(body.problems), 'problem')}: {short('; '.join(body.problems), 200)}"
         case e.PlanRejected():
             return f"plan v{body.version} rejected: {short(body.feedback)}"
         case e.PlanApproved():
             who = "by a human" if body.mode == "human" else "by policy (--yes), not by a human"
             return f"plan v{body.version} approved {who} ({body.digest[:12]})"
         case e.AssignmentStarted():
-            again = f", with {len(body.feedback)} pieces of feedback" if body.feedback else ""
+            again = ", with feedback on the last attempt" if body.feedback else ""
             return f"assignment started{again}"
         case e.CellRequested():
             return "cell requested"
         case e.CellMade():
-            held = sum(1 for c in body.canary if c.endswith(": prevented"))
-            return f"cell made at {id7(body.start)}, {body.sandbox}, canary: {held} attempts prevented"
+            stopped = sum(1 for c in body.canary if c.endswith(": prevented"))
+            return f"cell made at {id7(body.start)}, {body.sandbox}, canary: {stopped} attempts prevented"
         case e.CellFailed():
             return f"no cell: {short(body.why)}"
         case e.CellRemovalRequested() | e.CellRemoved():
@@ -126,7 +131,7 @@ def _sentence(body: e.Body) -> str:
                 words += [f"{body.input_tokens + body.cache_read_tokens + body.cache_write_tokens} tokens in",
                           f"{body.output_tokens} out", money(body.cost_micro)]  # fmt: skip
             if body.refused:
-                words.append(f"{len(body.refused)} calls refused: {short(body.refused[0], 80)}")
+                words.append(f"{many(len(body.refused), 'call')} REFUSED: {short(body.refused[0], 80)}")
             return f"{body.member} ended: {', '.join(words)}"
         case e.AgentReported():
             more = [*(f"wants scope: {r}" for r in body.scope_requests), *(f"blocker: {b}" for b in body.blockers)]
@@ -140,10 +145,10 @@ def _sentence(body: e.Body) -> str:
         case e.GateRequested():
             return "gate"
         case e.GatePassed():
-            return f"gate passed: {body.files} files, commit {id7(body.commit)}"
+            return f"gate passed: {many(body.files, 'file')}, commit {id7(body.commit)}"
         case e.GateFailed():
             first = "; ".join(f"{v.path} {v.rule}".strip() for v in body.violations[:3])
-            return f"gate failed, {body.total} violations: {short(first, 160)}"
+            return f"gate failed, {many(body.total, 'violation')}: {short(first, 160)}"
         case e.SalvageRequested():
             return "work is being set aside"
         case e.SalvageKept():
@@ -184,7 +189,8 @@ def _sentence(body: e.Body) -> str:
         case e.ReviewReported():
             if not body.findings and not body.fixed:
                 return f"{body.reviewer}: clean, no findings. {short(body.summary)}"
-            return f"{body.reviewer}: {len(body.findings)} new findings, {len(body.fixed)} fixed"
+            new = many(len(body.findings), "new finding") if body.findings else "clean, nothing new"
+            return f"{body.reviewer}: {new}" + (f", {len(body.fixed)} fixed" if body.fixed else "")
         case e.FindingOpened(finding=f):
             return f"finding {f.id} opened, {f.severity}, {safe(f.path)}:{f.line}: {short(f.title)}"
         case e.FindingFixed():
@@ -210,7 +216,7 @@ def _results(results: Sequence[e.CheckResult]) -> str:
     if not results:
         return "none in the plan"
     tests = [r.tests for r in results if r.tests is not None]
-    return f"{len(results)} commands" + (f", {sum(tests)} tests" if tests else "")
+    return many(len(results), "command") + (f", {many(sum(tests), 'test')}" if tests else "")
 
 
 def totals(t: e.Totals) -> str:
@@ -224,14 +230,13 @@ def totals(t: e.Totals) -> str:
 # -- the plan --------------------------------------------------------------------------------------------
 
 
-def plan_rows(plan: Plan) -> list[tuple[str, str, str, str, str]]:
-    """(assignment and title, worker, writes, after, checks), dependencies first."""
+def plan_rows(plan: Plan) -> list[tuple[str, str, str, str]]:
+    """(assignment, title and worker; writes; after; checks), dependencies first."""
     rows = []
     for a in order(plan):
-        writes = "\n".join([*a.allow, *(f"not {d}" for d in a.deny)])
-        title = f"{safe(a.id)}\n{short(a.title, 60)}"
-        rows.append((title, safe(a.worker), safe(writes, lines=True), ", ".join(a.depends_on) or "—",
-                     safe("\n".join(a.checks), lines=True) or "none"))  # fmt: skip
+        who = f"{safe(a.id)}, by {safe(a.worker)}\n{short(a.title, 60)}"
+        writes = safe("\n".join([*a.allow, *(f"not {d}" for d in a.deny)]), lines=True)
+        rows.append((who, writes, "\n".join(a.depends_on) or "—", safe("\n".join(a.checks), lines=True) or "none"))
     return rows
 
 
@@ -243,7 +248,8 @@ def plan_notes(plan: Plan) -> list[str]:
         loose = [r.path or "the whole tree" for r in a.scope.roots() if not r.exact]
         if loose:
             notes.append(
-                f"{a.id}: the sandbox leaves more than the scope writable in {', '.join(loose)}; the gate decides"
+                f"{a.id}: the sandbox goes by directories and leaves more writable in {', '.join(loose)}; "
+                "what is outside the scope there, the gate refuses"
             )
         if not a.checks:
             notes.append(f"{a.id}: no checks; only the gate and the verdict stand before its merge")

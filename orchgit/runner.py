@@ -13,14 +13,16 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from orchgit import effects
 from orchgit.core import events as e
 from orchgit.core.decide import ENGINE, decide, waiting
 from orchgit.core.errors import Kind, OrchgitError
 from orchgit.core.state import Illegal, Run, evolve, replay
-from orchgit.effects import World
 from orchgit.eventlog import Log, Store
+
+if TYPE_CHECKING:
+    from orchgit.effects import World  # imported only to drive a run: `approve` and its like just write to one
 
 Listener = Callable[[Run, e.Event], None]
 POLL_S = 5.0  # the inbox is looked at when the watchdog says so, and this often in case it did not
@@ -124,16 +126,18 @@ class Runner:
                 for stop in world.stops.values():
                     stop.set()
             if event.body.kind == "request" and event.seq in self.run.pending:
-                self._start(world, event, effects.perform)
+                self._start(world, event)
 
     def _take_up(self, world: World) -> None:
         """What has no outcome yet: of an engine before this one, or asked for before there was a world to act on."""
         for seq, event in self.run.pending.items():
             if seq not in self._threads:
-                self._start(world, event, effects.recover if seq in self._inherited else effects.perform)
+                self._start(world, event, inherited=seq in self._inherited)
 
-    def _start(self, world: World, event: e.Event, do: Callable[..., e.Draft]) -> None:
-        run = self.run
+    def _start(self, world: World, event: e.Event, *, inherited: bool = False) -> None:
+        from orchgit import effects
+
+        do, run = effects.recover if inherited else effects.perform, self.run
 
         def body() -> None:
             try:

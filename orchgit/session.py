@@ -22,9 +22,9 @@ from orchgit.config import Config, load, state_home
 from orchgit.core import events as e
 from orchgit.core.codec import decode, dumps, encode
 from orchgit.core.errors import Kind, OrchgitError
-from orchgit.core.plan import Member
+from orchgit.core.plan import Member, Plan, problems
 from orchgit.effects import World, observe
-from orchgit.eventlog import Log, Store, fsync_dir
+from orchgit.eventlog import Log, Store, fsync_dir, runs_dir, user_name
 from orchgit.git import cells
 from orchgit.git.door import Door
 from orchgit.git.user import UserRepo, git_version
@@ -52,35 +52,6 @@ class Options:
     approval: Literal["human", "policy"] = "human"
     ship: Literal["none", "merge"] | None = None
     allow_unsandboxed: bool = False
-
-
-def runs_dir(common: Path) -> Path:
-    return common / "orchgit" / "runs"
-
-
-def all_runs(common: Path) -> list[Store]:
-    """Runs of this repository, newest first."""
-    try:
-        found = [p for p in runs_dir(common).iterdir() if (p / "events.jsonl").exists()]
-    except FileNotFoundError:
-        return []
-    return [Store(p) for p in sorted(found, key=lambda p: p.name, reverse=True)]
-
-
-def find_run(common: Path, name: str | None) -> Store:
-    """A run by its name, or by the beginning of it; the newest when no name is given."""
-    runs = all_runs(common)
-    if not runs:
-        raise OrchgitError(Kind.USAGE, "there is no run in this repository", "", "orchgit start ISSUE.md")
-    if not name:
-        return runs[0]
-    exact = [r for r in runs if r.run == name]
-    matching = exact or [r for r in runs if r.run.startswith(name)]
-    if len(matching) == 1:
-        return matching[0]
-    what = f"{name!r} names {len(matching)} runs" if matching else f"there is no run {name!r}"
-    known = ", ".join(r.run for r in (matching or runs)[:5])
-    raise OrchgitError(Kind.USAGE, what, f"runs here: {known}", "orchgit status")
 
 
 def new_run_name() -> str:
@@ -203,9 +174,17 @@ class Session:
 
 
 def begin(
-    repo: UserRepo, issue: Issue, options: Options, listeners: tuple[runner.Listener, ...], progress: Progress
+    repo: UserRepo,
+    issue: Issue,
+    options: Options,
+    listeners: tuple[runner.Listener, ...],
+    progress: Progress,
+    plan: Plan | None = None,
 ) -> tuple[Session, list[str]]:
-    """A new run on this issue; and what is worth saying aloud. Nothing is written before all of it is known to fit."""
+    """A new run on this issue; and what is worth saying aloud. Nothing is written before all of it is known to fit.
+
+    `plan`: one that a person brought along, in place of the orchestrator's.
+    """
     if not repo.head:
         raise OrchgitError(
             Kind.USAGE, "this repository has no commit yet", "a run is built on one",
@@ -233,6 +212,10 @@ def begin(
         said += [f"as it is now, shipping would stop at the end: {why}"] if why else []
     sandbox, level = best(options.allow_unsandboxed)
     said = [*people.warnings, *said]
+    wrong = problems(plan, [m.member for m in chosen]) if plan else ()
+    if wrong:
+        listed = "\n".join(map(str, wrong))
+        raise OrchgitError(Kind.NO, "this plan cannot be run", listed, "mend it; orchgit plan --check FILE looks again")
     name = new_run_name()
     path = runs_dir(repo.common) / name
     path.mkdir(parents=True)
@@ -252,7 +235,10 @@ def begin(
     # The base is pinned before the log names it: a gc of the user's must not take it from under the cells.
     door.swap([(f"refs/orchgit/base/{name}", repo.head, None)], "orchgit: base of a run")
     door.barrier()
-    session.runner.record(e.Draft(started, user), e.Draft(read, user))
+    drafts = [e.Draft(started, user), e.Draft(read, user)]
+    if plan:
+        drafts.append(e.Draft(e.PlanProposed(1, e.plan_digest(plan), plan), user))
+    session.runner.record(*drafts)
     return session, said
 
 
@@ -283,8 +269,3 @@ def reopen(
             )
         )
     return session
-
-
-def user_name() -> str:
-    """Who is at the keyboard, for the log: a claim, like every actor's name."""
-    return (os.environ.get("USER") or os.environ.get("LOGNAME") or f"uid-{os.getuid()}")[:60]

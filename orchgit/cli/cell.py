@@ -16,10 +16,11 @@ def snapshot(here: Path, run: str, name: str) -> tuple[Door, str, str]:
     from orchgit.agent_run import confined
     from orchgit.cli.common import state_of
     from orchgit.config import state_home
+    from orchgit.eventlog import find_run
     from orchgit.git import cells, gate
     from orchgit.git.user import discover
     from orchgit.sandbox import best
-    from orchgit.session import find_run, thaw
+    from orchgit.session import thaw
 
     repo = discover(here)
     store = find_run(repo.common, run or None)

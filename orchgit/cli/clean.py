@@ -20,10 +20,11 @@ def command(
 
     from orchgit.cli.common import state_of
     from orchgit.config import state_home
+    from orchgit.eventlog import find_run
     from orchgit.git import cells
     from orchgit.git.door import Door
     from orchgit.git.user import discover
-    from orchgit.session import find_run, thaw
+    from orchgit.session import thaw
 
     repo = discover(Path.cwd())
     store = find_run(repo.common, run)

@@ -23,8 +23,8 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable, on stdout.
 
 
 def store_of(name: str) -> Store:
+    from orchgit.eventlog import find_run
     from orchgit.git.user import common_dir
-    from orchgit.session import find_run
 
     return find_run(common_dir(Path.cwd()), name or None)
 
@@ -49,8 +49,8 @@ def split(target: str) -> tuple[str, str]:
 
 def tell(store: Store, body: e.Body, done: str) -> int:
     """Say something to a run as a human, whether an engine is alive or not."""
+    from orchgit.eventlog import user_name
     from orchgit.runner import submit
-    from orchgit.session import user_name
 
     how, run = submit(store.path, e.Draft(body, e.Actor("human", user_name())))
     if run is not None and run.over:
@@ -99,7 +99,7 @@ def show_plan(out: Console, plan: Plan, title: str) -> None:
     out.print(title)
     out.print(f"Goal: {safe(plan.goal)}\n")
     table = Table(show_lines=True, pad_edge=False)
-    for column, ratio in (("assignment", 3), ("worker", 2), ("may write", 3), ("after", 2), ("checks", 4)):
+    for column, ratio in (("assignment", 5), ("may write", 5), ("after", 2), ("checks", 6)):
         table.add_column(column, ratio=ratio, overflow="fold")
     for row in plan_rows(plan):
         table.add_row(*row)

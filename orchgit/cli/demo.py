@@ -75,7 +75,7 @@ def command(
         backend="scripted", playbook=str(root / PLAYBOOK), approval="policy" if policy else "human", ship="none",
         allow_unsandboxed=allow_unsandboxed,
     )  # fmt: skip
-    code = begin_and_drive(root, read_issue(ISSUE), options, verbose=verbose)
+    code = begin_and_drive(root, read_issue(ISSUE), options, verbose=verbose, tour=False)
     farewell(root, folder, completed=code == 0)
     return code
 
@@ -218,8 +218,8 @@ def _joined(value: Any, key: str = "") -> Any:
 
 def farewell(root: Path, folder: str, *, completed: bool) -> None:
     """What a person may try now."""
+    from orchgit.eventlog import all_runs
     from orchgit.git.user import common_dir
-    from orchgit.session import all_runs
 
     runs = all_runs(common_dir(root))
     if not runs:

@@ -23,8 +23,9 @@ def command(
     from orchgit.cli.common import state_of
     from orchgit.cli.screen import Screen
     from orchgit.cli.start import banner, drive
+    from orchgit.eventlog import find_run
     from orchgit.git.user import discover
-    from orchgit.session import find_run, reopen
+    from orchgit.session import reopen
 
     repo = discover(Path.cwd())
     store = find_run(repo.common, run or None)

@@ -12,6 +12,7 @@ from orchgit.core.state import HOUSED, Run
 from orchgit.report import safe, say, short
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.live import Live
     from rich.table import Table
 
@@ -31,6 +32,7 @@ class Screen:
     def __init__(self, *, verbose: bool = False) -> None:
         self._verbose = verbose
         self._live: Live | None = None
+        self._console: Console | None = None
         self._run: Run | None = None
         self._doing: dict[str, str] = {}
         self._since: dict[str, float] = {}
@@ -47,7 +49,8 @@ class Screen:
         with self._lock:
             self._run = run
             if self._verbose or event.body.type not in QUIET:
-                mark = "! " if event.body.type in LOUD else "  "
+                refused = isinstance(event.body, e.AgentExited) and event.body.refused
+                mark = "! " if event.body.type in LOUD or refused else "  "
                 self._print(f"{event.time[11:19]} {mark}{say(event)}")
             body = event.body
             if isinstance(body, e.AgentStarted):
@@ -73,18 +76,31 @@ class Screen:
     def _print(self, line: str) -> None:
         if self._live is not None:
             self._live.console.print(safe(line), markup=False, highlight=False)
+        elif self._terminal:
+            self._out().print(safe(line), markup=False, highlight=False)  # broken at words, not in them
         else:
             print(safe(line), file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """Lines for the person, outside the story of events."""
+        with self._lock:
+            for line in text.split("\n"):
+                self._print(line)
+
+    def _out(self) -> Console:
+        if self._console is None:
+            from orchgit.cli.common import console
+
+            self._console = console(stderr=True)
+        return self._console
 
     def _show(self) -> None:
         if not self._terminal or self._live is not None:
             return
         from rich.live import Live
 
-        from orchgit.cli.common import console
-
         self._live = Live(
-            console=console(stderr=True), refresh_per_second=4, transient=True, get_renderable=self._table
+            console=self._out(), refresh_per_second=4, transient=True, get_renderable=self._table
         )  # fmt: skip
         self._live.start()
 

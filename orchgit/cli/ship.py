@@ -22,9 +22,10 @@ def command(
     from orchgit.core import events as e
     from orchgit.core.errors import Kind, OrchgitError
     from orchgit.effects import observe
+    from orchgit.eventlog import find_run, user_name
     from orchgit.git.door import Door
     from orchgit.git.user import discover
-    from orchgit.session import find_run, reopen, user_name
+    from orchgit.session import reopen
 
     repo = discover(Path.cwd())
     store = find_run(repo.common, run or None)

@@ -11,6 +11,7 @@ import typer
 from orchgit.core.errors import Kind, OrchgitError
 
 if TYPE_CHECKING:
+    from orchgit.cli.screen import Screen
     from orchgit.core.state import Run
     from orchgit.session import Issue, Options, Session
 
@@ -45,12 +46,19 @@ def command(
 
 
 def begin_and_drive(
-    root: Path, issue: Issue, options: Options, *, plan_file: str = "", wait: bool = False, verbose: bool = False
+    root: Path,
+    issue: Issue,
+    options: Options,
+    *,
+    plan_file: str = "",
+    wait: bool = False,
+    verbose: bool = False,
+    tour: bool = True,
 ) -> int:
+    """`tour`: at the end, name the commands that show the work."""
     from orchgit.cli.screen import Screen
-    from orchgit.core import events as e
     from orchgit.git.user import discover
-    from orchgit.session import begin, user_name
+    from orchgit.session import begin
 
     plan = None
     if plan_file:
@@ -59,28 +67,13 @@ def begin_and_drive(
         plan = read_plan(Path(plan_file))
     with Screen(verbose=verbose) as screen:
         banner(options.backend)
-        session, said = begin(discover(root), issue, options, (screen.event,), screen.progress)
+        session, said = begin(discover(root), issue, options, (screen.event,), screen.progress, plan)
         for line in said:
             print(f"orchgit: {line}", file=sys.stderr)
         try:
-            if plan is not None:
-                proposed = e.PlanProposed(1, e.plan_digest(plan), plan)
-                propose(session, e.Draft(proposed, e.Actor("human", user_name())))
-            return drive(session, screen, wait=wait)
+            return drive(session, screen, wait=wait, tour=tour)
         finally:
             session.close()
-
-
-def propose(session: Session, draft: object) -> None:
-    """A plan that a person brought along."""
-    from orchgit.core import events as e
-    from orchgit.core.state import Illegal
-
-    assert isinstance(draft, e.Draft)
-    try:
-        session.runner.record(draft)
-    except Illegal as error:
-        raise OrchgitError(Kind.USAGE, "this plan cannot be run", str(error), "orchgit plan --check FILE") from error
 
 
 def banner(backend: str) -> None:
@@ -88,14 +81,12 @@ def banner(backend: str) -> None:
         print("orchgit: SCRIPTED agents: they follow a playbook, no model is called", file=sys.stderr)
 
 
-def drive(session: Session, screen: object, *, wait: bool = False) -> int:
+def drive(session: Session, screen: Screen, *, wait: bool = False, tour: bool = True) -> int:
     """Go on until a human is needed or the run is over; say where it stands, and what to type."""
     from orchgit.cli.common import exit_code, interactive
     from orchgit.cli.human import Human
-    from orchgit.cli.screen import Screen
-    from orchgit.session import user_name
+    from orchgit.eventlog import user_name
 
-    assert isinstance(screen, Screen)
     idle = Human(screen, user_name()).idle if interactive() else None
     try:
         run = session.runner.drive(session.world, wait=wait, idle=idle)
@@ -105,32 +96,36 @@ def drive(session: Session, screen: object, *, wait: bool = False) -> int:
         return 130
     screen.pause()
     notify(session, run)
-    epilogue(run, session)
+    epilogue(run, screen, tour=tour)
     return exit_code(run)
 
 
-def epilogue(run: Run, session: Session) -> None:
+def epilogue(run: Run, screen: Screen, *, tour: bool) -> None:
     """The end on the screen: the report's essence, and where to look."""
     from orchgit.cli.common import console, interactive, plan_title, show_plan
     from orchgit.core.decide import waiting
-    from orchgit.report import next_lines, safe, totals
+    from orchgit.report import next_lines, totals
 
     if waiting(run) == "approval" and run.proposal and not interactive():
-        out_plan = console(stderr=True)
-        out_plan.print()
-        show_plan(out_plan, run.proposal.plan, plan_title(run))
-    out = ["", f"run {run.id}: {run.phase}"]
+        out = console(stderr=True)
+        out.print()
+        show_plan(out, run.proposal.plan, plan_title(run))
+    screen.say(f"\nrun {run.id}: {run.phase}")
     if run.synthesis:
-        out += ["", safe(run.synthesis.summary, lines=True), "", totals(run.synthesis.totals)]
+        screen.say(f"\n{run.synthesis.summary}\n\n{totals(run.synthesis.totals)}")
         if run.synthesis.review_by_human:
-            out += ["", "For a human to look at:", *(f"  - {safe(item)}" for item in run.synthesis.review_by_human), ""]
-    out += [f"  {line}" for line in next_lines(run)]
-    if run.phase == "completed":
-        out += [f"  read it:      orchgit report {run.id}", f"  check it:     orchgit audit {run.id}",
-                f"  see it:       git log --graph --oneline orchgit/{run.id}/integration"]  # fmt: skip
+            screen.say("\nFor a human to look at:")
+            for item in run.synthesis.review_by_human:
+                screen.say(f"  - {item}")
+            screen.say("")
+    for line in next_lines(run):
+        screen.say(f"  {line}")
+    if run.phase == "completed" and tour:
+        screen.say(f"  read it:      orchgit report {run.id}")
+        screen.say(f"  check it:     orchgit audit {run.id}")
+        screen.say(f"  see it:       git log --graph --oneline orchgit/{run.id}/integration")
         if not run.shipped:
-            out.append(f"  take it:      git merge orchgit/{run.id}/integration")
-    print("\n".join(out), file=sys.stderr)
+            screen.say(f"  take it:      git merge orchgit/{run.id}/integration")
 
 
 def notify(session: Session, run: Run) -> None:

@@ -10,9 +10,9 @@ from orchgit.cli.common import Json, RunName, state_of, store_of
 
 def command(run: RunName = "", as_json: Json = False) -> int:
     """Where a run stands, and what it waits for."""
+    from orchgit.eventlog import all_runs
     from orchgit.git.user import common_dir
     from orchgit.report import status_json, status_lines
-    from orchgit.session import all_runs
 
     stores = [store_of(run)] if run else all_runs(common_dir(Path.cwd()))
     states = [(state_of(s), s.holder()) for s in stores]

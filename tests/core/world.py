@@ -580,7 +580,9 @@ class Sim:
 
     def drive(self, limit: int = 6000) -> Sim:
         """To the end."""
-        self.begin()
+        return self.begin().drive_on(limit)
+
+    def drive_on(self, limit: int = 6000) -> Sim:
         while not self.run.over or self._later():
             assert len(self.log) < limit, "it never ends"
             self.step()

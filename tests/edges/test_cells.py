@@ -99,7 +99,7 @@ def test_a_strange_tree_comes_out_as_it_went_in(tmp_path: Path, format: str) -> 
     assert (cell.work / "new\nline").read_bytes() == b"3"
     left = taken(door, cell, start)
     assert left.tree == repo.ask("rev-parse", f"{commit}^{{tree}}"), "nothing was changed"
-    worked(cell, "touch *; git status >&2; git stash -q || :; printf 'one\\r\\nTWO\\r\\n' >win.crlf; chmod +x id.u; rm ./-dash")
+    worked(cell, "touch -h -- *; git status >&2; git stash -q || :; printf 'one\\r\\nTWO\\r\\n' >win.crlf; chmod +x id.u; rm ./-dash")
     assert changed(repo, cell, start) == {"win.crlf": "M", "id.u": "M", "-dash": "D"}
     assert git(repo.root, "show", f"{taken(door, cell, start).tree}:win.crlf") == b"one\nTWO\n"
     cells.remove(cell.root)

@@ -158,7 +158,7 @@ class World:
         return {
             "PATH": os.environ["PATH"], "HOME": str(self.root / "home"), "TMPDIR": str(self.root / "tmp"),
             "XDG_STATE_HOME": str(self.root / "state"), "LANG": "C.UTF-8", "USER": "ada", "PYTHONPATH": str(SOURCE),
-            "PYTHONDONTWRITEBYTECODE": "1", "GIT_CONFIG_NOSYSTEM": "1", "TERM": "xterm", "COLUMNS": "140",
+            "GIT_CONFIG_NOSYSTEM": "1", "TERM": "xterm", "COLUMNS": "140",
             "GIT_AUTHOR_DATE": "2026-01-01T00:00:00Z", "GIT_COMMITTER_DATE": "2026-01-01T00:00:00Z", **self.extra_env,
         }  # fmt: skip
 
