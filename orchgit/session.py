@@ -97,7 +97,8 @@ def choose(members: tuple[roster.RosterMember, ...], config: Config, options: Op
                 said.append(f"no backend is configured; using {name}, which is here ({probe(name).detail})")
         if not name or not probe(name).found:
             raise _nobody(name, {b: probe(b) for b in ([name] if name else agents.BACKENDS)})
-        model = "scripted" if name == "scripted" else options.model or member.member.model
+        model = options.model or member.member.model or agents.backend(name).default_model
+        model = "scripted" if name == "scripted" else model
         chosen.append(replace(member, member=replace(member.member, backend=name, model=model)))
     return tuple(chosen), said
 

@@ -9,16 +9,20 @@ import os
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
+from types import FunctionType
 
 from orchgit.core.errors import OrchgitError
 
 
 def invoke(name: str, args: list[str]) -> int:
     """Parse the arguments and run the command; its exit code."""
+    command: Callable[..., int | None] = import_module(f"orchgit.cli.{name}").command
+    if not args and isinstance(command, FunctionType) and _optional(command):
+        # Nothing to parse, so no parser: typer imports pydantic to parse, which took as long as the whole of `status`.
+        return command() or 0
     os.environ.setdefault("TYPER_USE_RICH", "0")  # plain help: half the time, and it pipes
     import typer
 
-    command: Callable[..., int | None] = import_module(f"orchgit.cli.{name}").command
     result: list[int] = []
     raised: list[BaseException] = []
 
@@ -40,3 +44,8 @@ def invoke(name: str, args: list[str]) -> int:
     if raised:
         raise raised[0]
     return result[0]
+
+
+def _optional(command: FunctionType) -> bool:
+    """Whether it can be called without arguments."""
+    return len(command.__defaults__ or ()) == command.__code__.co_argcount and not command.__code__.co_kwonlyargcount

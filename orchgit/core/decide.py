@@ -52,7 +52,8 @@ def _refused(run: Run, draft: e.Draft, why: str) -> e.Draft:
     why = why[:EXCERPT]
     late = draft.cause is None or draft.cause not in run.pending
     if run.over or draft.body.kind == "note" or late:
-        return e.Draft(e.OutcomeIgnored(draft.body.type, why), ENGINE, draft.cause)
+        cause = draft.cause if draft.cause is not None and 0 <= draft.cause <= run.seq else None
+        return e.Draft(e.OutcomeIgnored(draft.body.type, why), ENGINE, cause)
     return e.Draft(e.RunFailed(draft.body.type, why), ENGINE, draft.cause)
 
 

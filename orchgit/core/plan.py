@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Literal
 
 from orchgit.core.codec import dumps, encode
@@ -263,6 +264,12 @@ def waves(plan: Plan) -> tuple[tuple[Assignment, ...], ...]:
     return tuple(tuple(a for a in order(plan) if depth[a.id] == d) for d in range(max(depth.values(), default=-1) + 1))
 
 
+@lru_cache(maxsize=4096)
+def _witness(a: Scope, b: Scope) -> bytes | None:
+    """`overlap`, once: milliseconds for each pair, and a plan is looked at when decided on, replayed and shown."""
+    return overlap(a, b)
+
+
 def _overlaps(plan: Plan) -> list[Problem]:
     above = upstream(plan)
     found = []
@@ -271,7 +278,7 @@ def _overlaps(plan: Plan) -> list[Problem]:
             if a.id in above[b.id] or b.id in above[a.id]:
                 continue
             try:
-                witness = overlap(a.scope, b.scope)
+                witness = _witness(a.scope, b.scope)
             except PatternError as error:  # too many states to decide: never guessed
                 found.append(Problem(a.id, f"its scope cannot be compared with that of {b.id!r}", str(error)))
                 continue

@@ -14,7 +14,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import product
 
 from orchgit.core.pattern import (
@@ -75,14 +75,15 @@ def _spellings(name: str) -> list[Component]:
 _PROTECTED_NAMES = tuple(spelling for name in PROTECTED for spelling in _spellings(name))
 
 
-_PROTECTED_RE = compile_any(  # of bytes, so IGNORECASE is about ASCII
-    [b"(?:[^/]+/)*(?:" + b"|".join(map(regex_component, _PROTECTED_NAMES)) + b")(?:/.+)?"], re.IGNORECASE
-)
+@cache  # half of what importing this file took, which every command does
+def _protected_re() -> re.Pattern[bytes]:
+    names = b"|".join(map(regex_component, _PROTECTED_NAMES))
+    return compile_any([b"(?:[^/]+/)*(?:" + names + b")(?:/.+)?"], re.IGNORECASE)  # of bytes: about ASCII
 
 
 def protected(path: bytes) -> bool:
     """Whether only a pattern that names `path` literally can grant it."""
-    return _PROTECTED_RE.match(path) is not None
+    return _protected_re().match(path) is not None
 
 
 PROTECTED_ERE = ere_any([b"(.+/)?(" + b"|".join(map(ere_caseless, _PROTECTED_NAMES)) + b")(/.+)?"])

@@ -626,6 +626,10 @@ def _gate_failed(run: Run, event: e.Event) -> Run:
     listed = "\n".join(f"- {v.path}: {v.rule}" if v.path else f"- {v.rule}" for v in body.violations)
     more = f"\n(and {body.total - len(body.violations)} more)" if body.total > len(body.violations) else ""
     feedback = f"The gate refused your last attempt; nothing of it was kept in your branch:\n{listed}{more}"
+    if body.salvage:
+        feedback += (
+            f"\nWhat you left is commit {body.salvage}: `git checkout {body.salvage} -- PATH` brings back what was good."
+        )
     return _with(run, replace(work, feedback=_say(work, feedback)))
 
 

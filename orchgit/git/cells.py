@@ -68,7 +68,7 @@ def make(door: Door, root: Path, commit: str, *, branch: str = "", who: str = "w
     for folder in (cell.git, root / "spare"):
         for part in ("objects/info", "objects/pack", "refs/heads", "refs/tags", "info"):
             (folder / part).mkdir(parents=True)
-        (folder / "objects" / "info" / "alternates").write_text(f"{door.objects}\n")
+        (folder / "objects" / "info" / "alternates").write_text(f"{quoted(str(door.objects))}\n")
         head = f"ref: {branch}\n" if branch and folder == cell.git else f"{commit}\n"
         write_git_dir(
             folder, door.format, head=head, bare=False, worktree=str(cell.work), extra=user
@@ -108,7 +108,7 @@ def plain_checkout(door: Door, root: Path, tree: str) -> Cell:
     scratch = root / "index-only"
     (scratch / "refs").mkdir(parents=True)
     (scratch / "objects" / "info").mkdir(parents=True)
-    (scratch / "objects" / "info" / "alternates").write_text(f"{door.objects}\n")
+    (scratch / "objects" / "info" / "alternates").write_text(f"{quoted(str(door.objects))}\n")
     write_git_dir(scratch, door.format, head="ref: refs/heads/none\n", bare=False, worktree=str(cell.work))
     checkout(scratch, cell.work, tree)
     shutil.rmtree(scratch)

@@ -8,20 +8,23 @@ entries that passed; then it is compared with the base once more by a second imp
 from __future__ import annotations
 
 import re
+import tempfile
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from orchgit.core.events import Violation
 from orchgit.core.plan import printable
 from orchgit.core.scope import Scope
 from orchgit.git import trees
-from orchgit.git.door import Door, GitError, Missing
+from orchgit.git.door import Door, GitError, quoted
 from orchgit.git.trees import Change, Entry
 
 MAX_PACK = 512 * 1024 * 1024
 MAX_BLOB = 50 * 1024 * 1024
 MAX_FILES = 5000
+MAX_DEPTH = 100  # trees are walked by recursion
 LISTED = 50
 FILE, EXECUTABLE, LINK, GITLINK = "100644", "100755", "120000", "160000"
 _OID = re.compile(rb"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -51,14 +54,28 @@ def admit(door: Door, output: bytes, start: str) -> Snapshot:
     if len(parts) != 4 or not all(_OID.fullmatch(p) for p in parts[:3]):
         raise BadPack("the cell gave no snapshot")
     commit, tree = parts[0].decode(), parts[1].decode()
-    try:
-        door.run("index-pack", "--stdin", "--strict", f"--max-input-size={MAX_PACK}", stdin=parts[3])
-        # Connectivity: all that the commit reaches is here, down to where the worker began.
-        door.run("rev-list", "--objects", "--quiet", commit, "--not", start)
-        if door.tree_of(commit) != tree:
-            raise BadPack("the snapshot's tree is not the one it names")
-    except (GitError, Missing) as error:
-        raise BadPack(f"git refused the work's objects: {error}") from error
+    door.env()  # the engine's own directory is there
+    with tempfile.TemporaryDirectory(dir=door.engine, prefix="incoming-") as folder:
+        incoming = Path(folder)
+        for name in ("info", "pack"):
+            (incoming / name).mkdir()
+        (incoming / "info" / "alternates").write_text(f"{quoted(str(door.objects))}\n")
+        env = {"GIT_OBJECT_DIRECTORY": folder}
+        try:
+            door.run("index-pack", "--stdin", "--strict", f"--max-input-size={MAX_PACK}", stdin=parts[3], env=env)
+            # Connectivity: all that the commit reaches is here, down to where the worker began.
+            door.run("rev-list", "--objects", "--quiet", commit, "--not", start, env=env)
+            header, _, content = door.run("cat-file", "--batch", stdin=parts[0] + b"\n", env=env).partition(b"\n")
+        except GitError as error:
+            raise BadPack(f"git refused the work's objects: {error}") from error
+        if header.split(b" ")[1] != b"commit" or not content.startswith(b"tree " + parts[1] + b"\n"):
+            raise BadPack("the snapshot is not a commit of the tree it names")
+        # The index comes last: with it the pack is there for every reader at once.
+        for file in sorted((incoming / "pack").iterdir(), key=lambda p: (p.suffix == ".idx", p.name)):
+            target = door.objects / "pack" / file.name
+            if not target.exists():
+                target.parent.mkdir(exist_ok=True)
+                file.rename(target)
     return Snapshot(commit, tree)
 
 
@@ -82,14 +99,15 @@ def judge(door: Door, scope: Scope, changes: Sequence[Change], base_tree: str) -
         return [Violation("", "nothing was changed")]
     if len(changes) > MAX_FILES:
         return [Violation("", f"{len(changes)} files changed, at most {MAX_FILES} may be")]
+    fine = []
     for change in changes:
         # A name that the base has already is not this work's doing.
         rule = scope.why_not(change.path) or _mode(change) or (change.old is None and _name(change.path))
         if rule:
             found.append(Violation(printable(change.path), rule))
-    found += _sizes(door, [c for c in changes if c.new and c.new != c.old])
-    found += _collisions(door, base_tree, changes)
-    return found
+        else:
+            fine.append(change)
+    return found + _sizes(door, [c for c in fine if c.new]) + _collisions(door, base_tree, fine, changes)
 
 
 def _mode(change: Change) -> str:
@@ -120,6 +138,8 @@ def _name(path: bytes) -> str:
         return "the name holds a backslash"
     if len(path) > 4096 or any(len(part) > 255 for part in path.split(b"/")):
         return "the name is too long"
+    if path.count(b"/") >= MAX_DEPTH:
+        return f"it is nested too deep, at most {MAX_DEPTH} may be"
     for part in text.split("/"):
         if part != part.rstrip(". "):
             return "a part of the name ends in a dot or a space"
@@ -137,7 +157,7 @@ def _sizes(door: Door, changes: Sequence[Change]) -> list[Violation]:
     for change, line in zip(changes, lines, strict=True):
         kind, size = line.split()
         if kind != b"blob":
-            found.append(Violation(printable(change.path), f"its content is a {kind.decode()}, not a file"))
+            found.append(Violation(printable(change.path), "its content is not that of a file"))
         elif int(size) > MAX_BLOB:
             found.append(Violation(printable(change.path), f"{int(size)} bytes, at most {MAX_BLOB} may be"))
     return found
@@ -147,45 +167,41 @@ def _fold(name: bytes) -> str:
     return unicodedata.normalize("NFKC", name.decode("utf-8", "surrogateescape")).casefold()
 
 
-def _collisions(door: Door, base_tree: str, changes: Sequence[Change]) -> list[Violation]:
+def _collisions(door: Door, base_tree: str, fine: Sequence[Change], changes: Sequence[Change]) -> list[Violation]:
     """New names that some file systems cannot tell from another in the same directory of the result. Looks at the
     touched directories only; what the base has twice already is not this work's doing."""
     found = []
     removed = {c.path for c in changes if c.new is None}
-    names: dict[bytes, dict[str, set[bytes]]] = {}
-    for change in changes:
+    names: dict[bytes, dict[str, set[bytes]]] = {}  # directory -> folded name -> names
+    below: dict[bytes, str] = {b"": base_tree}  # directory -> its tree in the base; "" when there is none
+    for change in fine:
         if change.new is None:
             continue
-        parts = change.path.split(b"/")
-        for depth, part in enumerate(parts):
-            folder = b"/".join(parts[:depth])
+        folder = b""
+        for part in change.path.split(b"/"):
             if folder not in names:
                 names[folder] = {}
-                for name in _kept(door, base_tree, folder, removed):
-                    names[folder].setdefault(_fold(name), set()).add(name)
+                for name, (mode, oid) in trees.entries(door, below.get(folder, "")).items():
+                    path = folder + name
+                    if mode == trees.TREE:
+                        below[path + b"/"] = oid
+                    if not _gone(door, path, (mode, oid), removed):
+                        names[folder].setdefault(_fold(name), set()).add(name)
             alike = names[folder].setdefault(_fold(part), set())
-            if part not in alike and alike:
+            if alike and part not in alike:
                 rule = f"{printable(part)} and {printable(min(alike))} differ only in case or form"
                 found.append(Violation(printable(change.path), rule))
                 break
             alike.add(part)
+            folder += part + b"/"
     return found
 
 
-def _kept(door: Door, base_tree: str, folder: bytes, removed: set[bytes]) -> Iterator[bytes]:
-    """The names that a directory of the base has and the result still will: not those of removed files, nor of
-    directories all of whose files are removed."""
-    where = (trees.TREE, base_tree) if not folder else trees.lookup(door, base_tree, folder)
-    if not where or where[0] != trees.TREE:
-        return
-    prefix = folder + b"/" if folder else b""
-    for name, (mode, oid) in trees.entries(door, where[1]).items():
-        path = prefix + name
-        if mode != trees.TREE:
-            if path not in removed:
-                yield name
-        elif any(c.path not in removed for c in trees.diff(door, "", oid, path + b"/")):
-            yield name
+def _gone(door: Door, path: bytes, entry: Entry, removed: set[bytes]) -> bool:
+    """Whether nothing of an entry of the base is left: a removed file, or a directory of removed files."""
+    if entry[0] != trees.TREE:
+        return path in removed
+    return all(c.path in removed for c in trees.diff(door, "", entry[1], path + b"/"))
 
 
 def construct(door: Door, base_tree: str, changes: Iterable[Change], scope: Scope) -> str:

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -69,21 +70,29 @@ def same(world: World, tree: str) -> None:
     assert world.run("status", world.name, "--json").json["phase"] == "completed"
 
 
+def found(world: World, pattern: str) -> bool:
+    """Whether there is such a file in a cell of the run."""
+    return any((world.root / "state").glob(f"orchgit/*/*/{pattern}"))
+
+
+def reached(world: World, engine: subprocess.Popen[bytes], count: int, kind: str = "") -> bool:
+    """So many events are in the log, or the engine has ended."""
+    return len(world.events(kind)) >= count or engine.poll() is not None
+
+
 def kill(engine: subprocess.Popen[bytes]) -> None:
     os.kill(engine.pid, signal.SIGKILL)
     engine.wait()
 
 
-def test_killed_between_two_workers_at_work(
-    world: World, undisturbed: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_killed_between_two_workers_at_work(world: World, undisturbed: str, capsys: pytest.CaptureFixture[str]) -> None:
     world.put({"README.md": "dirty\n"})
     before = digest(world)
     engine = world.spawn(*world.start_args(several(5000), "--yes"))
     world.wait_event("assignment.started", attempt=2, assignment="left")
     world.wait_event("agent.requested", attempt=2, assignment="left")
     for path in ("left-2/work/src/api/left.py", "right-1/work/src/web/right.html"):
-        world.wait_for(lambda p=path: list((world.root / "state").glob(f"orchgit/*/*/{p}")), path)
+        world.wait_for(partial(found, world, path), path)
     kill(engine)
     killed = time.monotonic()
     world.none_left(within=8)
@@ -134,14 +143,14 @@ def test_killed_at_many_moments(world: World, undisturbed: str, seed: int, capsy
     for _ in range(8):
         until = len(world.events()) + chance.randint(1, 14)
         pause = chance.choice([0.0, 0.0, 0.01, 0.05])
-        world.wait_for(lambda u=until, e=engine: len(world.events()) >= u or e.poll() is not None, "some events")
+        world.wait_for(partial(reached, world, engine, until), "some events")
         time.sleep(pause)
         if engine.poll() is not None:
             break
         kill(engine)
         told.append(f"{len(world.events())}:{world.events()[-1]['type']}")
         engine = world.spawn("resume")
-        world.wait_for(lambda e=engine: e.poll() is not None or len(world.events("run.resumed")) >= len(told), "resumed")
+        world.wait_for(partial(reached, world, engine, len(told), "run.resumed"), "resumed")
     assert engine.wait(60) == 0, world.said(engine)
     with capsys.disabled():
         print(f"\n  killed after {' '.join(told)}")
@@ -238,7 +247,7 @@ def test_two_runs_side_by_side_in_one_repository(world: World) -> None:
     started, ended = [], []
     for name in world.names():
         started.append(next(e for e in world.events("agent.started", run=name, purpose="work"))["time"])
-        ended.append([e for e in world.events("agent.exited", run=name) if e["data"]["duration_ms"] > 600][0]["time"])
+        ended.append(next(e for e in world.events("agent.exited", run=name) if e["data"]["duration_ms"] > 600)["time"])
     assert max(started) < min(ended)
     listed = world.run("status", "--json").json
     assert [row["run"] for row in listed] == world.names()[::-1]

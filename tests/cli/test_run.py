@@ -357,7 +357,7 @@ def test_who_reads_cannot_write(world: World) -> None:
 
 
 def test_the_gate_refuses_a_sibling_that_the_sandbox_let_through(world: World) -> None:
-    """A literal file in a scope makes its directory writable: the watchdog sees the neighbour, the gate keeps it out."""
+    """A literal file in a scope makes its directory writable: the watchdog sees its sibling, the gate refuses it."""
     book = Book(piece("api", "api-agent", ["src/api/billing.py"], checks=["cat src/api/billing.py"]))
     book.work("api", turn(bash("echo 'billing = 1' > src/api/billing.py; echo x > src/api/other.py; sleep 0.7")))
     book.work("api", turn(bash("ls src/api; echo 'billing = 2' > src/api/billing.py")))
@@ -366,7 +366,7 @@ def test_the_gate_refuses_a_sibling_that_the_sandbox_let_through(world: World) -
     assert (seen["layer"], seen["path"], seen["attempt"]) == ("watchdog", "src/api/other.py", 1)
     failed = world.one("gate.failed")["data"]
     assert [v["path"] for v in failed["violations"]] == ["src/api/other.py"]
-    assert "gate failed, 1 violations: src/api/other.py" in said
+    assert "gate failed, 1 violation: src/api/other.py" in said
     assert "src/api/other.py" in brief_of(world, "api", 2)
     assert "src/api/other.py" in world.files(failed["salvage"])  # nothing is lost
     assert world.git("rev-parse", f"refs/orchgit/salvage/{world.name}/api/1") == failed["salvage"]

@@ -22,6 +22,7 @@ from tests.core.world import (
     CALM,
     ERRING,
     ISSUE,
+    MOVING,
     ROSTER,
     ROUGH,
     RUN,
@@ -32,6 +33,7 @@ from tests.core.world import (
     World,
     assignment,
     at,
+    example,
     oid,
     plan_of,
     some_plan,
@@ -49,8 +51,8 @@ def sim(seed: int, odds: Odds) -> Sim:
 # -- every schedule --------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
-@given(seeds, st.sampled_from([CALM, ERRING, ROUGH, WILD]))
+@settings(max_examples=50, deadline=None)
+@given(seeds, st.sampled_from([CALM, ERRING, ROUGH, WILD, MOVING]))
 def test_every_run_ends_and_nothing_forbidden_is_seen_on_the_way(seed: int, odds: Odds) -> None:
     """`Sim` and `Watch` look after every event; see there for what they look for."""
     done = sim(seed, odds).drive()
@@ -60,7 +62,7 @@ def test_every_run_ends_and_nothing_forbidden_is_seen_on_the_way(seed: int, odds
         assert done.run.phase == "completed"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seeds)
 def test_what_landed_is_what_the_workers_made_and_nothing_else(seed: int) -> None:
     done = sim(seed, ROUGH).drive()
@@ -79,8 +81,8 @@ def test_what_landed_is_what_the_workers_made_and_nothing_else(seed: int) -> Non
 def rows() -> tuple[frozenset[tuple[str, str]], frozenset[tuple[str, str]]]:
     run_rows: set[tuple[str, str]] = set()
     work_rows: set[tuple[str, str]] = set()
-    for seed in range(1000, 1160):
-        done = sim(seed, (ROUGH, WILD)[seed % 2]).drive()
+    for seed in range(1000, 1090):
+        done = sim(seed, (ROUGH, WILD, MOVING)[seed % 3]).drive()
         run_rows |= done.run_rows
         work_rows |= done.work_rows
     return frozenset(run_rows), frozenset(work_rows)
@@ -233,9 +235,7 @@ def test_one_merge_at_a_time() -> None:
 
 def test_a_merge_is_done_only_when_it_was_asked_for() -> None:
     steps = Steps(until="merge.requested")
-    asked = steps.add(e.ReviewRequested("security-reviewer", 0, "", steps.base)) if False else None
-    assert asked is None
-    steps.refuses(e.MergeDone("merge", "api", M1), "nothing waits|no answer", cause=1)
+    steps.refuses(e.MergeDone("merge", "api", M1), "nothing waits", cause=1)
     steps = Steps(until="merge.done")
     steps.refuses(e.MergeDone("merge", "api", oid("m2")), "its new is not that")
     steps.refuses(e.MergeDone("seal", "", M1), "its land is not that|its assignment is not that")
@@ -243,12 +243,10 @@ def test_a_merge_is_done_only_when_it_was_asked_for() -> None:
 
 def test_an_outcome_answers_its_own_request_and_no_other() -> None:
     """Every outcome, against every request that it could be passed off for."""
-    from tests.core.world import example
-
     outcomes = [b for b in e.BODIES if b.kind == "outcome"]
     tried = 0
-    for until in [b.type for b in e.BODIES if b.kind == "outcome"]:
-        steps = Steps(until=until)
+    for until in outcomes:
+        steps = Steps(until=until.type)
         if not steps.run.pending:
             continue
         (cause, request), *_ = steps.run.pending.items()

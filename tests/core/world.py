@@ -86,6 +86,8 @@ ROUGH = Odds(
     again=0.1, human=0.05, abort=0.002, crash=0.03,
 )  # fmt: skip
 WILD = replace(ROUGH, human=0.2, abort=0.01, crash=0.15, fails=0.3, again=0.2)
+# Everybody works side by side, and the tip is never where it was.
+MOVING = Odds(clash=0.3, stale=0.3, moved=0.3, findings=0.8, fails=0.1, crash=0.02, human=0.02, abort=0.004)
 STATUSES = ("no_report", "turns", "budget", "time", "refused", "context_full", "error", "stopped")
 
 
@@ -234,7 +236,7 @@ class World:
             case e.MergeRequested():
                 done = self._swap(run, event, body)
             case e.ShipRequested():
-                done = self._observe(event, body)
+                done = self._observe(run, event, body)
             case _:
                 done = self._think(run, body)
         return e.Draft(done, ENGINE, event.seq)
@@ -412,11 +414,12 @@ class World:
         self.refs[body.ref] = body.new
         return e.MergeDone(body.land, body.assignment, body.new)
 
-    def _observe(self, event: e.Event, body: e.ShipRequested) -> e.Body:
+    def _observe(self, run: Run, event: e.Event, body: e.ShipRequested) -> e.Body:
         if self.chance("no_ship", event.seq):
             return e.ShipObserved(body.ref, "", "it is checked out")
         if self.chance("moved", "main", event.seq):
-            path = self.random("path", event.seq).choice(("u", "README", "api/shared"))
+            ours = [p for p in self.files(run.tip) if self.files(run.tip)[p] not in ("hello", "old")]
+            path = self.random("path", event.seq).choice(("u", *ours[:1]))
             at = self.refs[body.ref]
             self.refs[body.ref] = self.write({**self.files(at), path: f"{event.seq}"}, (at,), "a user's own")
         return e.ShipObserved(body.ref, self.refs[body.ref], "")

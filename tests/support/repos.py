@@ -11,6 +11,7 @@ import stat
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from orchgit.agent_run import confined
@@ -81,17 +82,10 @@ class Repo:
 
     def tree(self, files: Files, base: str = "") -> str:
         """The tree that git itself makes of these files on top of another tree."""
-        index = {"GIT_INDEX_FILE": str(self.common / "index-of-a-test")}
-        git(self.root, "read-tree", *([base] if base else ["--empty"]), env=index)
-        lines = []
-        for path, (mode, data) in files.items():
-            oid = data.decode() if mode == GITLINK else self.blob(data)
-            lines.append(f"{mode} {oid}\t".encode() + path + b"\0")
-        git(self.root, "update-index", "-z", "--index-info", stdin=b"".join(lines), env=index)
-        return ask(self.root, "write-tree", env=index)
+        return _tree(self, tuple(files.items()), base)
 
     def blob(self, data: bytes) -> str:
-        return self.ask("hash-object", "-w", "--stdin", stdin=data)
+        return _blob(self, data)
 
     def made(self, tree: str, *parents: str, message: str = "made") -> str:
         """A commit of a tree."""
@@ -105,6 +99,23 @@ class Repo:
     def pack(self, *wanted: str, without: tuple[str, ...] = ()) -> bytes:
         asked = "".join(f"{oid}\n" for oid in (*wanted, *(f"^{oid}" for oid in without)))
         return git(self.root, "pack-objects", "--revs", "--stdout", "-q", stdin=asked.encode())
+
+
+@cache
+def _blob(repo: Repo, data: bytes) -> str:
+    return repo.ask("hash-object", "-w", "--stdin", stdin=data)
+
+
+@cache
+def _tree(repo: Repo, files: tuple[tuple[bytes, tuple[str, bytes]], ...], base: str) -> str:
+    index = {"GIT_INDEX_FILE": str(repo.common / "index-of-a-test")}
+    git(repo.root, "read-tree", *([base] if base else ["--empty"]), env=index)
+    lines = []
+    for path, (mode, data) in files:
+        oid = data.decode() if mode == GITLINK else repo.blob(data)
+        lines.append(f"{mode} {oid}\t".encode() + path + b"\0")
+    git(repo.root, "update-index", "-z", "--index-info", stdin=b"".join(lines), env=index)
+    return ask(repo.root, "write-tree", env=index)
 
 
 def repository(root: Path, files: Mapping[str, bytes] | None = None, *, format: str = "sha1") -> Repo:
