@@ -275,8 +275,13 @@ def plan_text(plan: Plan) -> list[str]:
 # -- the state -------------------------------------------------------------------------------------------
 
 
+def phase(run: Run) -> str:
+    """The phase in words: a run that waits for a human about a blocker is not executing anything."""
+    return f"{run.phase}, stopped: a human is needed" if waiting(run) == "blockers" else run.phase
+
+
 def status_lines(run: Run, *, alive: bool = False) -> list[str]:
-    lines = [f"{run.id}  {run.phase}" + (f"  {short(run.issue.title, 70)}" if run.issue else "")]
+    lines = [f"{run.id}  {phase(run)}" + (f"  {short(run.issue.title, 70)}" if run.issue else "")]
     for name, work in run.works.items():
         attempt = f"attempt {work.attempt}" if work.attempt else "not started"
         lines.append(f"  {name:<16} {work.stage:<12} {attempt:<12} {safe(work.spec.worker)}")

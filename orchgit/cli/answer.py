@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
@@ -27,8 +28,13 @@ def command(
             )  # fmt: skip
         return tell(store, e.QuestionAnswered(tuple(w[:1500] for w in words)), "answered")
     opened = [b.id for b in state.open_blockers()]
-    if words[0] in [b.id for b in state.blockers]:
+    if re.fullmatch(r"B\d+", words[0]):
         blocker, words = words[0], words[1:]
+        if blocker not in [b.id for b in state.blockers]:  # not to be taken for the first word of an answer
+            raise OrchgitError(
+                Kind.USAGE, f"run {store.run} has no blocker {blocker}", f"open: {', '.join(opened) or 'none'}",
+                f"orchgit status {store.run}",
+            )  # fmt: skip
     elif len(opened) == 1:
         blocker = opened[0]
     else:

@@ -104,13 +104,13 @@ def epilogue(run: Run, screen: Screen, *, tour: bool) -> None:
     """The end on the screen: the report's essence, and where to look."""
     from orchgit.cli.common import console, interactive, plan_title, show_plan
     from orchgit.core.decide import waiting
-    from orchgit.report import next_lines, totals
+    from orchgit.report import next_lines, phase, totals
 
     if waiting(run) == "approval" and run.proposal and not interactive():
         out = console(stderr=True)
         out.print()
         show_plan(out, run.proposal.plan, plan_title(run))
-    screen.say(f"\nrun {run.id}: {run.phase}")
+    screen.say(f"\nrun {run.id}: {phase(run)}")
     if run.synthesis:
         screen.say(f"\n{run.synthesis.summary}\n\n{totals(run.synthesis.totals)}")
         if run.synthesis.review_by_human:
@@ -165,7 +165,7 @@ def read_issue(source: str) -> Issue:
     if not lines:
         raise OrchgitError(
             Kind.USAGE,
-            f"the issue {name} is empty",
+            "the issue on standard input is empty" if source == "-" else f"the issue {name} is empty",
             "nothing can be planned from it",
             "say what is to be built, and why",
         )

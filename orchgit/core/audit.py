@@ -324,7 +324,7 @@ def _history(reading: Reading, facts: Facts | None) -> Iterator[Found]:
     """The integration branch is the base and the recorded merges, in this order, and nothing else."""
     assert facts is not None
     run = reading.run
-    if run.started is None or run.plan is None or reading.unread:
+    if run.started is None or reading.unread:
         return  # what a broken log no longer says is not held against git: the break itself is
     merged = [r.new for _, p, r, done in _merges(reading) if done and p.land != "ship"]
     at = facts.ref(run.ref)

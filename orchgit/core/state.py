@@ -1,34 +1,25 @@
-"""What a run is at a moment, and what an event means for it.
+"""What may happen when, and what an event means for a run.
 
-`evolve(run, event)` is the only way a run changes. Two tables say which moves are legal: `RUN_MOVES` for the
-run, `WORK_MOVES` for one assignment; a missing row is the error. Beside the tables, `evolve` holds the rules that
-are worth more than a row: approval names the very plan that was shown, and the merge gate: nothing is merged
-but a tree whose checks passed on exactly the tip it is merged onto. No caller can go round them, because the
-log is written through here and read through here.
-
-Read the tables first, then `evolve` from the top.
+`evolve(run, event)` is the only way a run changes. Two tables say which moves are legal: `RUN_MOVES` for the run,
+`WORK_MOVES` for one assignment; a missing row is the error. What an event changes beside its row, and the rules that are
+worth more than a row, are in handlers.py; what a run is, in run.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import fields, replace
 
 from orchgit.core import events as e
-from orchgit.core.plan import Assignment, Plan, problems
-from orchgit.core.review import Finding
-
-MAX_FEEDBACK = 4000  # characters of one piece; the attempt's brief carries them, and an event must fit in a line
-MAX_FEEDBACK_BYTES = 9000  # of one piece in the log's JSON, where a character is up to six bytes
-MAX_PIECES = 6
-
-
-class Illegal(Exception):
-    """An event that cannot happen in this state. It is never written."""
-
-
-TERMINAL = frozenset({"completed", "aborted", "failed"})
+from orchgit.core.handlers import HANDLERS, need, with_work
+from orchgit.core.run import HOUSED as HOUSED
+from orchgit.core.run import TERMINAL as TERMINAL
+from orchgit.core.run import Blocker as Blocker
+from orchgit.core.run import Illegal as Illegal
+from orchgit.core.run import Run as Run
+from orchgit.core.run import Work as Work
+from orchgit.core.run import branch as branch
+from orchgit.core.run import purpose_key as purpose_key
 
 # (phase, event) -> phase. Events of one assignment are in WORK_MOVES and need the phase "executing".
 RUN_MOVES: dict[tuple[str, str], str] = {
@@ -138,159 +129,6 @@ ANSWERS: dict[str, tuple[str, ...]] = {
     "ship.requested": ("ship.observed",),
 }
 ECHOED = frozenset({"assignment", "attempt", "subject", "onto", "land", "reviewer", "round", "tip", "ref", "new"})
-# Stages in which the attempt's cell is in use.
-HOUSED = frozenset({"housing", "ready", "working", "reported", "failed", "gating", "salvaging"})
-# Ends of a failed agent run that are nobody's fault at the keyboard of that agent: the try does not count.
-UNCOUNTED = frozenset({"auth", "unavailable"})
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One try. `number` is unique for ever; only counted ones use up the allowance."""
-
-    number: int
-    start: str = ""
-    end: str = ""  # in words; "" while it lives
-
-
-@dataclass(frozen=True)
-class Work:
-    """One assignment as it stands. Its landing diff is `base..head`."""
-
-    spec: Assignment
-    allowance: int
-    stage: str = "waiting"
-    attempts: tuple[Attempt, ...] = ()
-    counted: int = 0
-    base: str = ""
-    head: str = ""  # tip of its branch: the last gated commit, or that commit joined with the tip it goes on from
-    onto: str = ""  # the next attempt starts from this tip, joined with `head`
-    feedback: tuple[str, ...] = ()  # gathered for the next attempt
-    brief: tuple[str, ...] = ()  # what the current attempt was given of it
-    fixes: tuple[str, ...] = ()
-    verified: tuple[str, str] | None = None  # (tip, tree) of the last checks that passed, for `head`
-    cell: bool = False
-    trouble: tuple[e.BlockerKind, str] | None = None  # to be raised as a blocker before anything else
-    blocked_by_agent: bool = False
-    report: e.AgentReported | None = None  # of the last attempt that gave one
-    results: tuple[e.CheckResult, ...] = ()  # of the last checks that passed
-
-    @property
-    def attempt(self) -> int:
-        return self.attempts[-1].number if self.attempts else 0
-
-
-@dataclass(frozen=True)
-class Blocker:
-    id: str
-    kind: e.BlockerKind
-    about: str
-    text: str
-    answer: str | None = None
-
-    @property
-    def open(self) -> bool:
-        return self.answer is None
-
-
-@dataclass(frozen=True)
-class Landing:
-    """A merge on its way: prepared, then built (`new` known), then requested."""
-
-    prepared: e.MergePrepared
-    new: str = ""
-
-
-@dataclass(frozen=True)
-class Run:
-    """The whole state. Mappings are never changed in place."""
-
-    id: str
-    phase: str = "new"
-    seq: int = -1
-    hash: str = e.ZERO
-    time: str = ""
-    started: e.RunStarted | None = None
-    issue: e.IssueRead | None = None
-    pending: Mapping[int, e.Event] = field(default_factory=dict)
-    plan: Plan | None = None
-    plan_digest: str = ""
-    plan_version: int = 0
-    plan_requests: int = 0
-    plan_answers: int = 0  # of the orchestrator, of any sort: how often planning had its chance
-    plan_invalid: int = 0
-    plan_feedback: tuple[str, ...] = ()
-    proposal: e.PlanProposed | None = None
-    questions: tuple[str, ...] = ()
-    answers: tuple[tuple[str, str], ...] = ()
-    works: Mapping[str, Work] = field(default_factory=dict)
-    tip: str = ""
-    landing: Landing | None = None
-    verified: tuple[str, str] | None = None  # (tip, tree): all checks passed there
-    failed_checks: e.ChecksFailed | None = None
-    check_rounds: int = 0
-    round: int = 0
-    rounds_allowed: int = 0
-    reviews: Mapping[str, str] = field(default_factory=dict)  # reviewer -> tip it last reported on
-    reported: tuple[e.ReviewReported, ...] = ()  # whose findings are not opened or closed yet
-    findings: tuple[Finding, ...] = ()
-    fixing: tuple[str, ...] = ()  # findings given to their owners in this round
-    blockers: tuple[Blocker, ...] = ()
-    failures: Mapping[str, int] = field(default_factory=dict)  # purpose key -> failed agent runs in a row
-    trouble: tuple[tuple[e.BlockerKind, str, str], ...] = ()  # (kind, about, text) to be raised
-    stopped: bool = False  # run.blocked was said, and nothing has come since
-    synthesis: e.SynthesisWritten | None = None
-    ship: e.ShipObserved | None = None
-    ship_verified: tuple[str, str] | None = None
-    shipped: str = ""
-    ship_asked: bool = False
-
-    @property
-    def settings(self) -> e.Settings:
-        return self.started.settings if self.started else e.Settings()
-
-    @property
-    def ref(self) -> str:
-        return f"refs/heads/orchgit/{self.id}/integration"
-
-    @property
-    def over(self) -> bool:
-        return self.phase in TERMINAL
-
-    def all_checks(self) -> tuple[str, ...]:
-        """Of every assignment, each once: what runs on the whole."""
-        return tuple(dict.fromkeys(c for w in self.works.values() for c in w.spec.checks))
-
-    def open_blockers(self, about: str | None = None) -> tuple[Blocker, ...]:
-        return tuple(b for b in self.blockers if b.open and about in (None, b.about))
-
-    def open_findings(self) -> tuple[Finding, ...]:
-        return tuple(f for f in self.findings if f.state == "open")
-
-    def reviewers(self) -> tuple[str, ...]:
-        named = self.plan.reviewers if self.plan else ()
-        return tuple(dict.fromkeys((*self.settings.reviewers, *named)))
-
-
-def branch(run: str, assignment: str) -> str:
-    """The worker's branch; of the engine's alone to move."""
-    return f"refs/heads/orchgit/{run}/{assignment}"
-
-
-def purpose_key(body: e.Body) -> str:
-    """Names the agent run that a request asks for; the key of playbooks, briefs and failure counts."""
-    match body:
-        case e.PlanRequested():
-            return "plan"
-        case e.AgentRequested(assignment=name):
-            return f"work/{name}"
-        case e.VerdictRequested(assignment=name):
-            return f"verdict/{name}"
-        case e.ReviewRequested(reviewer=name):
-            return f"review/{name}"
-        case e.SynthesisRequested():
-            return "synthesis"
-    raise TypeError(f"{body.type} asks for no agent")
 
 
 # -- evolve ----------------------------------------------------------------------------------------------
@@ -302,7 +140,7 @@ def evolve(run: Run, event: e.Event) -> Run:
     if event.run != run.id or event.seq != run.seq + 1 or event.prev != run.hash:
         raise Illegal(f"event {event.id} does not follow {run.id}/{run.seq}")
     run = _admit(run, event)
-    handler = _HANDLERS.get(type(body))
+    handler = HANDLERS.get(type(body))
     if handler is not None:
         run = handler(run, event)
     pending = run.pending
@@ -322,46 +160,41 @@ def replay(run_id: str, log: Iterable[e.Event]) -> Run:
     return run
 
 
-def _need(condition: bool, why: str) -> None:
-    if not condition:
-        raise Illegal(why)
-
-
 def _admit(run: Run, event: e.Event) -> Run:
     """The tables: may this happen now, and where does it lead?"""
     body = event.body
     if body.kind == "outcome" and not (isinstance(body, e.PlanProposed) and event.cause is None):
-        _need(event.cause in run.pending, f"{body.type}: nothing waits for an outcome of {event.cause}")
+        need(event.cause in run.pending, f"{body.type}: nothing waits for an outcome of {event.cause}")
         _answers(run.pending[event.cause or 0].body, body)
     elif body.kind == "note" and event.cause is not None:
-        _need(0 <= event.cause < event.seq, f"{body.type}: cause {event.cause} is not in the past")
+        need(0 <= event.cause < event.seq, f"{body.type}: cause {event.cause} is not in the past")
     else:
-        _need(event.cause is None, f"{body.type} has no cause")
+        need(event.cause is None, f"{body.type} has no cause")
     if body.type in ("outcome.ignored",) or (body.kind == "note" and not isinstance(body, e.RunFailed)):
-        _need(run.phase != "new", f"{body.type}: the run has not started")
+        need(run.phase != "new", f"{body.type}: the run has not started")
         return run
     if isinstance(body, e.CellRemoved):
         return run
     if body.type in ANYTIME_MOVES or body.type in ANYTIME:
-        _need(run.phase not in TERMINAL | {"new"}, f"{body.type}: the run is {run.phase}")
+        need(run.phase not in TERMINAL | {"new"}, f"{body.type}: the run is {run.phase}")
         return replace(run, phase=ANYTIME_MOVES.get(body.type, run.phase))
     name = _assignment_of(run, event)
     if name is not None and name in run.works:
-        _need(run.phase in ("executing", "aborting") or isinstance(body, e.FixAssigned), _illegal(run.phase, body))
+        need(run.phase in ("executing", "aborting") or isinstance(body, e.FixAssigned), _illegal(run.phase, body))
         work = _move(run.works[name], body)
         if isinstance(body, e.FixAssigned):
             run = _phase(run, body)
-        return _with(run, work)
-    _need(name is None, f"{body.type}: no assignment {name!r} in the plan")
+        return with_work(run, work)
+    need(name is None, f"{body.type}: no assignment {name!r} in the plan")
     return _phase(run, body)
 
 
 def _answers(request: e.Body, outcome: e.Body) -> None:
     """An outcome is one of its own request, and of nothing else under way."""
-    _need(outcome.type in ANSWERS[request.type], f"{outcome.type} is no answer to {request.type}")
+    need(outcome.type in ANSWERS[request.type], f"{outcome.type} is no answer to {request.type}")
     for name in ECHOED.intersection(f.name for f in fields(outcome)):  # type: ignore[arg-type] # each is a dataclass
         said, asked = getattr(outcome, name), getattr(request, name, None)
-        _need(asked is None or said == asked, f"{outcome.type}: its {name} is not that of the {request.type}")
+        need(asked is None or said == asked, f"{outcome.type}: its {name} is not that of the {request.type}")
 
 
 def _phase(run: Run, body: e.Body) -> Run:
@@ -369,19 +202,19 @@ def _phase(run: Run, body: e.Body) -> Run:
     # Aborting lets what is under way come to its end, and asks for nothing new.
     if run.phase == "aborting" and body.kind == "outcome":
         return run
-    _need(key in RUN_MOVES, _illegal(run.phase, body))
+    need(key in RUN_MOVES, _illegal(run.phase, body))
     return replace(run, phase=RUN_MOVES[key])
 
 
 def _move(work: Work, body: e.Body) -> Work:
     if isinstance(body, e.CellRemovalRequested):
-        _need(work.cell and work.stage not in HOUSED, f"{body.type}: {work.spec.id} is {work.stage}")
+        need(work.cell and work.stage not in HOUSED, f"{body.type}: {work.spec.id} is {work.stage}")
         return work
     key = (work.stage, _key(body))
-    _need(key in WORK_MOVES, f"{_illegal(work.stage, body)} ({work.spec.id})")
+    need(key in WORK_MOVES, f"{_illegal(work.stage, body)} ({work.spec.id})")
     attempt = getattr(body, "attempt", None)
     if attempt is not None and not isinstance(body, e.AssignmentStarted):
-        _need(attempt == work.attempt, f"{body.type}: attempt {attempt} of {work.spec.id} is not the current one")
+        need(attempt == work.attempt, f"{body.type}: attempt {attempt} of {work.spec.id} is not the current one")
     return replace(work, stage=WORK_MOVES[key])
 
 
@@ -413,559 +246,3 @@ def _assignment_of(run: Run, event: e.Event) -> str | None:
         return body.assignment if body.land == "merge" else None
     name: str | None = getattr(body, "assignment", None)
     return name
-
-
-def _with(run: Run, work: Work) -> Run:
-    return replace(run, works={**run.works, work.spec.id: work})
-
-
-def _say(work: Work, *pieces: str) -> tuple[str, ...]:
-    """Feedback for the next attempt: the newest pieces, each cut to what a brief can carry."""
-    return (*work.feedback, *(_cut(p) for p in pieces if p))[-MAX_PIECES:]
-
-
-def _cut(piece: str) -> str:
-    cut = piece[:MAX_FEEDBACK]
-    while len(e.dumps(cut).encode()) > MAX_FEEDBACK_BYTES:
-        cut = cut[: len(cut) * 9 // 10]
-    return cut if len(cut) == len(piece) else cut + " […]"
-
-
-def _retell(work: Work) -> Work:
-    """Nothing came of the attempt: what it had been told is told again, before what is said of it."""
-    return replace(work, feedback=(*work.brief, *work.feedback)[-MAX_PIECES:], brief=())
-
-
-def _end(work: Work, end: str, *, counts: bool = True) -> Work:
-    """Close the current attempt."""
-    attempts = (*work.attempts[:-1], replace(work.attempts[-1], end=end))
-    return replace(work, attempts=attempts, counted=work.counted - (0 if counts else 1))
-
-
-# One function per type that changes more than the tables say.
-
-
-def _run_started(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.RunStarted)
-    return replace(run, started=body, tip=body.base, rounds_allowed=body.settings.rounds)
-
-
-def _run_resumed(run: Run, event: e.Event) -> Run:
-    # Whoever resumes has mended what was missing (a key, a network): ask again.
-    blockers = tuple(replace(b, answer="") if b.open and b.kind == "unavailable" else b for b in run.blockers)
-    about = {b.about for b in run.blockers if b.open and b.kind == "unavailable"}
-    failures = {k: v for k, v in run.failures.items() if k not in about}
-    return replace(run, blockers=blockers, failures=failures, stopped=False)
-
-
-def _run_blocked(run: Run, event: e.Event) -> Run:
-    return replace(run, stopped=True)
-
-
-def _run_completed(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.RunCompleted)
-    _need(body.tip == run.tip and not run.pending, "the run is not at its end")
-    _need(not run.open_blockers(), "a blocker is open")
-    return run
-
-
-def _issue_read(run: Run, event: e.Event) -> Run:
-    return replace(run, issue=_body(event, e.IssueRead))
-
-
-def _plan_requested(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.PlanRequested)
-    _need(body.number == run.plan_requests + 1, "plan requests are numbered in order")
-    return replace(run, plan_requests=body.number)
-
-
-def _question_asked(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.QuestionAsked)
-    _need(bool(body.questions), "a question without words")
-    return replace(run, questions=body.questions, plan_answers=run.plan_answers + 1)
-
-
-def _question_answered(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.QuestionAnswered)
-    _need(len(body.answers) == len(run.questions), f"{len(run.questions)} questions want as many answers")
-    pairs = tuple(zip(run.questions, body.answers, strict=True))
-    return replace(run, questions=(), answers=(*run.answers, *pairs))
-
-
-def _plan_proposed(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.PlanProposed)
-    _need(body.version == run.plan_version + 1, "plan versions are numbered in order")
-    _need(body.digest == e.plan_digest(body.plan), "the digest is not that of the plan")
-    wrong = problems(body.plan, run.started.roster if run.started else ())
-    _need(not wrong, f"not a valid plan: {'; '.join(map(str, wrong))}")
-    if event.cause is None:  # a human's own: whatever the orchestrator is still asked for comes too late
-        waited = {k: p for k, p in run.pending.items() if not isinstance(p.body, e.PlanRequested)}
-        run = replace(run, pending=waited)
-    answers = run.plan_answers + (event.cause is not None)
-    return replace(run, plan_version=body.version, proposal=body, plan_invalid=0, failures={}, plan_answers=answers)
-
-
-def _plan_invalid(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.PlanInvalid)
-    return replace(
-        run, plan_invalid=run.plan_invalid + 1, plan_feedback=body.problems, plan_answers=run.plan_answers + 1
-    )
-
-
-def _plan_rejected(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.PlanRejected)
-    _need(body.version == run.plan_version, f"version {body.version} is not the one proposed")
-    feedback = (f"A human rejected version {body.version}: {body.feedback or 'no reason given'}",)
-    return replace(run, plan_feedback=feedback)
-
-
-def _plan_approved(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.PlanApproved)
-    proposal = run.proposal
-    _need(
-        proposal is not None and (body.version, body.digest) == (proposal.version, proposal.digest),
-        "the approval names another plan than the one proposed",
-    )
-    assert proposal is not None
-    _need(body.mode == "human" or run.settings.approval == "policy", "no policy approves plans in this run")
-    works = {a.id: Work(a, run.settings.attempts) for a in proposal.plan.assignments}
-    return replace(run, plan=proposal.plan, plan_digest=body.digest, works=works)
-
-
-def _assignment_started(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.AssignmentStarted)
-    work = run.works[body.assignment]
-    _need(body.attempt == work.attempt + 1, "attempts are numbered in order")
-    _need(body.counted == work.counted + 1 and body.counted <= work.allowance, "no tries are left")
-    _need(all(run.works[d].stage == "merged" for d in work.spec.depends_on), "a dependency is not merged")
-    _need(not run.open_blockers(body.assignment) and work.trouble is None, "a blocker is open")
-    attempts = (*work.attempts, Attempt(body.attempt, body.start))
-    return _with(
-        run,
-        replace(
-            work,
-            attempts=attempts,
-            counted=body.counted,
-            feedback=(),
-            brief=body.feedback,
-            blocked_by_agent=False,
-        ),
-    )
-
-
-def _cell_made(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.CellMade)
-    work = run.works[body.assignment]
-    request = _body(run.pending[event.cause or 0], e.CellRequested)
-    attempts = (*work.attempts[:-1], replace(work.attempts[-1], start=body.start))
-    if request.onto:  # joined: a later attempt goes on from here, since `base..head` is what lands
-        work = replace(work, base=request.onto, head=body.start, onto="", verified=None)
-    return _with(run, replace(work, attempts=attempts, base=work.base or body.start, cell=True))
-
-
-def _cell_failed(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.CellFailed)
-    work = _end(run.works[body.assignment], f"no cell: {body.why}", counts=False)
-    return _with(run, replace(_retell(work), trouble=("cell", body.why)))
-
-
-def _cell_removal_requested(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.CellRemovalRequested)
-    return _with(run, replace(run.works[body.assignment], cell=False))
-
-
-def _agent_reported(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.AgentReported)
-    work = run.works[body.assignment]
-    work = replace(work, report=body)
-    wants = [f"It asks for more scope: {r}" for r in body.scope_requests] + list(body.blockers)
-    if not wants:
-        return _with(run, work)
-    text = "\n".join(wants)[:MAX_FEEDBACK]
-    return _with(run, replace(work, blocked_by_agent=True, trouble=("agent", text)))
-
-
-def _agent_failed(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.AgentFailed)
-    request = run.pending[event.cause or 0].body
-    key = purpose_key(request)
-    if not body.lost and run.phase != "aborting":
-        run = replace(run, failures={**run.failures, key: run.failures.get(key, 0) + 1})
-    if isinstance(request, e.AgentRequested):
-        work = run.works[request.assignment]
-        counts = not (body.lost or body.status in UNCOUNTED)
-        words = "lost with its engine" if body.lost else f"{body.status}: {body.message}"
-        work = _retell(_end(work, words, counts=counts))
-        if counts:
-            said = f"Your last attempt ended without a report ({body.status}: {body.message}). "
-            work = replace(work, feedback=_say(work, said + "Its uncommitted and out-of-scope work was set aside."))
-        elif not body.lost:
-            work = replace(work, trouble=("unavailable", _words(body)))
-        return _with(run, work)
-    if body.status in ("auth", "unavailable") and not body.lost:
-        return replace(run, trouble=(*run.trouble, ("unavailable", key, _words(body))))
-    if not body.lost and run.failures.get(key, 0) > run.settings.agent_retries and run.phase != "aborting":
-        return replace(run, trouble=(*run.trouble, ("agent", key, _words(body))))
-    return run
-
-
-def _words(body: e.AgentFailed) -> str:
-    return f"{body.status}: {body.message}" + (f"\n{body.hint}" if body.hint else "")
-
-
-def _gate_passed(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.GatePassed)
-    work = replace(run.works[body.assignment], head=body.commit, verified=None)
-    failures = {k: v for k, v in run.failures.items() if k != f"work/{body.assignment}"}
-    return _with(replace(run, failures=failures), work)
-
-
-def _gate_failed(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.GateFailed)
-    work = _retell(_end(run.works[body.assignment], f"gate: {body.total} violations"))
-    listed = "\n".join(f"- {v.path}: {v.rule}" if v.path else f"- {v.rule}" for v in body.violations)
-    more = f"\n(and {body.total - len(body.violations)} more)" if body.total > len(body.violations) else ""
-    feedback = f"The gate refused your last attempt; nothing of it was kept in your branch:\n{listed}{more}"
-    if body.salvage:
-        feedback += (
-            f"\nWhat you left is commit {body.salvage}: `git checkout {body.salvage} -- PATH` brings back what was good."
-        )
-    return _with(run, replace(work, feedback=_say(work, feedback)))
-
-
-def _salvage_kept(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.SalvageKept)
-    work = run.works[body.assignment]
-    if not work.attempts[-1].end:  # it reported a blocker: that is how it ended
-        # A blocker is not a failure of the worker: the human's answer starts a fresh count anyway.
-        work = _retell(_end(work, "blocked" if work.blocked_by_agent else "set aside", counts=False))
-    return _with(run, work)
-
-
-def _checks_requested(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.ChecksRequested)
-    if body.subject == "ship":
-        observed = run.ship
-        _need(observed is not None and body.onto == observed.old and body.commit == run.tip, "not what is shipped")
-    else:
-        head = run.tip if body.subject == "integration" else run.works[body.subject].head
-        _need(body.onto == run.tip and body.commit == head, "checks of something else than the candidate")
-    return run
-
-
-def _checks_passed(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.ChecksPassed)
-    _need(all(r.passed for r in body.results), "a check that failed is not passed")
-    work = run.works.get(body.subject)
-    wanted = work.spec.checks if work else run.all_checks()
-    _need(tuple(r.command for r in body.results) == wanted, "not the checks of the approved plan")
-    verified = (body.onto, body.tree)
-    if body.subject == "ship":
-        return replace(run, ship_verified=verified)
-    if body.subject == "integration":
-        return replace(run, verified=verified, failed_checks=None, fixing=(), round=run.round + 1)
-    return _with(run, replace(run.works[body.subject], verified=verified, results=body.results))
-
-
-def _checks_failed(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.ChecksFailed)
-    if body.subject == "integration":
-        return replace(run, failed_checks=body, check_rounds=run.check_rounds + 1)
-    if body.subject == "ship":
-        return replace(
-            run, trouble=(*run.trouble, ("ship", "ship", f"Checks fail on the base branch:\n{body.excerpt}"))
-        )
-    failed = "; ".join(f"`{r.command}`: {r.why}" for r in body.results if not r.passed)
-    # Only the tip that moved is to blame: go on from the joined state, and do not count the try.
-    work = _end(run.works[body.subject], f"checks: {failed}", counts=not body.alone)
-    said = f"Checks failed on the merge result: {failed}\nOutput:\n{body.excerpt}"
-    onto = body.onto if body.alone else work.onto
-    return _with(run, replace(work, feedback=_say(work, said), onto=onto, verified=None))
-
-
-def _checks_stale(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.ChecksStale)
-    listed = ", ".join(body.paths)
-    if body.subject == "ship":
-        why = f"The base branch changed the same paths: {listed}"
-        return replace(run, trouble=(*run.trouble, ("ship", "ship", why)))
-    why = f"the integration branch changed under it, at: {listed}"
-    return _with(run, replace(run.works[body.subject], trouble=("ref", why), verified=None))
-
-
-def _verdict_requested(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.VerdictRequested)
-    _need(body.commit == run.works[body.assignment].head, "a verdict on something else than the gated commit")
-    return run
-
-
-def _verdict_given(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.VerdictGiven)
-    work = run.works[body.assignment]
-    failures = {k: v for k, v in run.failures.items() if k != f"verdict/{body.assignment}"}
-    run = replace(run, failures=failures)
-    if body.decision == "accept":
-        return _with(run, work)
-    listed = "\n".join(f"- {r}" for r in body.reasons)
-    work = _end(work, f"verdict: {body.decision}")
-    work = replace(work, feedback=_say(work, f"The orchestrator read your work and wants changes:\n{listed}"))
-    if body.decision == "blocked":
-        work = replace(work, trouble=("verdict", listed))
-    return _with(run, work)
-
-
-def _merge_prepared(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.MergePrepared)
-    _need(run.landing is None, "another merge is under way")
-    if body.land == "ship":
-        _need(run.ship_verified == (body.old, body.tree) and body.commit == run.tip, "not what was verified")
-    else:
-        _need(body.old == run.tip, "a merge onto something else than the tip")
-        # The merge gate. What was verified is what is merged, byte for byte, and onto nothing else.
-        verified = run.verified if body.land == "seal" else run.works[body.assignment].verified
-        _need(verified == (body.old, body.tree), "its checks did not pass for this tree on this tip")
-        commit = run.tip if body.land == "seal" else run.works[body.assignment].head
-        _need(body.commit == commit, "not the commit that was verified")
-    return replace(run, landing=Landing(body))
-
-
-def _merge_built(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.MergeBuilt)
-    landing = run.landing
-    _need(landing is not None and not landing.new and landing.prepared.land == body.land, "nothing was prepared")
-    assert landing is not None
-    return replace(run, landing=replace(landing, new=body.new))
-
-
-def _merge_requested(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.MergeRequested)
-    landing = run.landing
-    _need(landing is not None and bool(landing.new), "no merge was built")
-    assert landing is not None
-    p = landing.prepared
-    _need(
-        (body.land, body.assignment, body.old, body.tree, body.new)
-        == (p.land, p.assignment, p.old, p.tree, landing.new),
-        "not the merge that was prepared",
-    )
-    if body.land == "ship":
-        _need(run.ship is not None and body.ref == run.ship.ref and body.old == run.ship.old, "not where it ships")
-    else:
-        _need(body.ref == run.ref and body.old == run.tip, "the tip has moved since")
-    return run
-
-
-def _merge_done(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.MergeDone)
-    landing = run.landing
-    _need(landing is not None and body.new == landing.new, "not the merge that was requested")
-    assert landing is not None
-    run = replace(run, landing=None)
-    if body.land == "ship":
-        return replace(run, shipped=body.new)
-    tree = landing.prepared.tree
-    if body.land == "seal":
-        return replace(run, tip=body.new, verified=(body.new, tree))
-    work = _end(run.works[body.assignment], "merged")
-    return _with(replace(run, tip=body.new), replace(work, fixes=()))
-
-
-def _merge_stale(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.MergeStale)
-    run = replace(run, landing=None)
-    if body.land == "ship":  # the base branch moved between the look and the swap: look again
-        return replace(run, ship=None, ship_verified=None)
-    why = f"{run.ref} was moved to {body.found or 'nothing'} by somebody else; put it back to {run.tip}"
-    if body.land == "seal":
-        return replace(run, trouble=(*run.trouble, ("ref", "seal", why)))
-    return _with(run, replace(run.works[body.assignment], trouble=("ref", why)))
-
-
-def _blocker_raised(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.BlockerRaised)
-    _need(body.blocker == f"B{len(run.blockers) + 1}", "blockers are numbered in order")
-    blocker = Blocker(body.blocker, body.cause_kind, body.about, body.text)
-    run = replace(run, blockers=(*run.blockers, blocker))
-    run = replace(run, trouble=tuple(t for t in run.trouble if t[1] != body.about))
-    if body.about in run.works:
-        run = _with(run, replace(run.works[body.about], trouble=None))
-    return run
-
-
-def _blocker_answered(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.BlockerAnswered)
-    blocker = next((b for b in run.blockers if b.id == body.blocker), None)
-    _need(blocker is not None and blocker.open, f"no open blocker {body.blocker}")
-    assert blocker is not None
-    blockers = tuple(replace(b, answer=body.text) if b is blocker else b for b in run.blockers)
-    run = replace(run, blockers=blockers, failures={k: v for k, v in run.failures.items() if k != blocker.about})
-    if body.assignment:
-        _need(body.assignment in run.works and blocker.kind == "finding", "only a finding is given to an assignment")
-        _need(run.works[body.assignment].stage == "merged", f"{body.assignment} is not merged yet")
-        finding = tuple(f.id for f in run.open_findings() if f.id == blocker.about)
-        # The next fix.assigned is derived from this; see decide.
-        return replace(run, findings=_give(run.findings, finding, body.assignment))
-    if blocker.about in run.works:
-        work = run.works[blocker.about]
-        answer = f"A human answered: {body.text}" if body.text else ""
-        allowance = work.counted + run.settings.attempts
-        return _with(run, replace(work, allowance=allowance, feedback=_say(work, answer)))
-    match blocker.kind:
-        case "plan" | "agent":
-            said = (f"A human says: {body.text}",) if body.text else ()
-            return replace(run, plan_invalid=0, plan_feedback=(*run.plan_feedback, *said))
-        case "finding":
-            return replace(run, rounds_allowed=run.round + run.settings.rounds)
-        case "checks":
-            return replace(run, failed_checks=None, check_rounds=0)
-        case "ship":
-            return replace(run, ship=None, ship_verified=None)
-    return run
-
-
-def _give(findings: tuple[Finding, ...], ids: tuple[str, ...], assignment: str) -> tuple[Finding, ...]:
-    return tuple(replace(f, owner=assignment) if f.id in ids else f for f in findings)
-
-
-def _review_requested(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.ReviewRequested)
-    _need(body.tip == run.tip and body.round == run.round, "a review of something else than the tip")
-    return run
-
-
-def _review_reported(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.ReviewReported)
-    _need(body.tip == run.tip, "a report on another tip counts for nothing")
-    _need(set(body.fixed) <= {f.id for f in run.findings}, "it closes findings that were never opened")
-    failures = {k: v for k, v in run.failures.items() if k != f"review/{body.reviewer}"}
-    reviews = {**run.reviews, body.reviewer: body.tip}
-    # A human may have waived one while the reviewer was reading.
-    still = {f.id for f in run.open_findings()}
-    left = replace(body, fixed=tuple(f for f in body.fixed if f in still))
-    reported = (*run.reported, left) if left.findings or left.fixed else run.reported
-    return replace(run, failures=failures, reviews=reviews, reported=reported)
-
-
-def _settle(run: Run, spent: Callable[[e.ReviewReported], e.ReviewReported]) -> Run:
-    """Take one finding out of the reports that still have some to open or close."""
-    left = tuple(spent(r) if i == 0 else r for i, r in enumerate(run.reported))
-    return replace(run, reported=tuple(r for r in left if r.findings or r.fixed))
-
-
-def _finding_opened(run: Run, event: e.Event) -> Run:
-    finding = _body(event, e.FindingOpened).finding
-    _need(finding.id == f"F{len(run.findings) + 1}" and bool(run.reported), "findings are numbered in order")
-    run = replace(run, findings=(*run.findings, finding))
-    return _settle(run, lambda r: replace(r, findings=r.findings[1:]))
-
-
-def _finding_fixed(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.FindingFixed)
-    _need(bool(run.reported) and body.finding in run.reported[0].fixed, "no report says that it is fixed")
-    run = _close(run, body.finding, "fixed")
-    return _settle(run, lambda r: replace(r, fixed=tuple(f for f in r.fixed if f != body.finding)))
-
-
-def _finding_waived(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.FindingWaived)
-    _need(any(f.id == body.finding for f in run.open_findings()), f"no open finding {body.finding}")
-    run = _close(run, body.finding, "waived")
-    blockers = tuple(
-        replace(b, answer=f"waived: {body.reason}") if b.open and b.about == body.finding else b for b in run.blockers
-    )
-    return replace(run, blockers=blockers)
-
-
-def _close(run: Run, name: str, state: Any) -> Run:
-    return replace(
-        run, findings=tuple(f.closed(state) if f.id == name and f.state == "open" else f for f in run.findings)
-    )
-
-
-def _fix_assigned(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.FixAssigned)
-    work = run.works[body.assignment]
-    said = [body.why] if body.why else []
-    for f in run.findings:
-        if f.id in body.findings:
-            where = f"{f.path}:{f.line}" if f.line else f.path
-            said.append(f"Finding {f.id} ({f.severity}) of {f.reviewer} at {where}: {f.title}\n{f.detail}")
-    work = replace(
-        work, onto=run.tip, fixes=body.findings, counted=0, allowance=run.settings.attempts,
-        feedback=_say(work, *said), verified=None,
-    )  # fmt: skip
-    fixing = (*run.fixing, *body.findings)
-    return _with(replace(run, verified=None, failed_checks=None, fixing=fixing), work)
-
-
-def _synthesis_requested(run: Run, event: e.Event) -> Run:
-    _need(_body(event, e.SynthesisRequested).tip == run.tip, "a synthesis of something else than the tip")
-    return run
-
-
-def _synthesis_written(run: Run, event: e.Event) -> Run:
-    return replace(run, synthesis=_body(event, e.SynthesisWritten), failures={})
-
-
-def _ship_asked(run: Run, event: e.Event) -> Run:
-    return replace(run, ship_asked=True, ship=None, ship_verified=None, shipped="")
-
-
-def _ship_observed(run: Run, event: e.Event) -> Run:
-    body = _body(event, e.ShipObserved)
-    if body.why:
-        return replace(run, trouble=(*run.trouble, ("ship", "ship", body.why)))
-    return replace(run, ship=body)
-
-
-def _body(event: e.Event, cls: type[e.T]) -> e.T:
-    assert isinstance(event.body, cls), event.body.type
-    return event.body
-
-
-_HANDLERS: dict[type[e.Body], Callable[[Run, e.Event], Run]] = {
-    e.RunStarted: _run_started,
-    e.RunResumed: _run_resumed,
-    e.RunBlocked: _run_blocked,
-    e.RunCompleted: _run_completed,
-    e.IssueRead: _issue_read,
-    e.PlanRequested: _plan_requested,
-    e.QuestionAsked: _question_asked,
-    e.QuestionAnswered: _question_answered,
-    e.PlanProposed: _plan_proposed,
-    e.PlanInvalid: _plan_invalid,
-    e.PlanRejected: _plan_rejected,
-    e.PlanApproved: _plan_approved,
-    e.AssignmentStarted: _assignment_started,
-    e.CellMade: _cell_made,
-    e.CellFailed: _cell_failed,
-    e.CellRemovalRequested: _cell_removal_requested,
-    e.AgentReported: _agent_reported,
-    e.AgentFailed: _agent_failed,
-    e.GatePassed: _gate_passed,
-    e.GateFailed: _gate_failed,
-    e.SalvageKept: _salvage_kept,
-    e.ChecksRequested: _checks_requested,
-    e.ChecksPassed: _checks_passed,
-    e.ChecksFailed: _checks_failed,
-    e.ChecksStale: _checks_stale,
-    e.VerdictRequested: _verdict_requested,
-    e.VerdictGiven: _verdict_given,
-    e.MergePrepared: _merge_prepared,
-    e.MergeBuilt: _merge_built,
-    e.MergeRequested: _merge_requested,
-    e.MergeDone: _merge_done,
-    e.MergeStale: _merge_stale,
-    e.BlockerRaised: _blocker_raised,
-    e.BlockerAnswered: _blocker_answered,
-    e.ReviewRequested: _review_requested,
-    e.ReviewReported: _review_reported,
-    e.FindingOpened: _finding_opened,
-    e.FindingFixed: _finding_fixed,
-    e.FindingWaived: _finding_waived,
-    e.FixAssigned: _fix_assigned,
-    e.SynthesisRequested: _synthesis_requested,
-    e.SynthesisWritten: _synthesis_written,
-    e.ShipAsked: _ship_asked,
-    e.ShipObserved: _ship_observed,
-}

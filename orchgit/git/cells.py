@@ -164,9 +164,9 @@ find . -name .git -prune -o -type d ! -perm -500 -exec chmod u+rx {} \; \
 export GIT_WORK_TREE="$1" GIT_INDEX_FILE="$tmp/harvest-index" GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null
 snapshot() {
     rm -f "$GIT_INDEX_FILE"; cp "$pristine" "$GIT_INDEX_FILE"
-    g() { git -c core.hooksPath=/dev/null -c core.fsmonitor=false -c core.excludesFile="$spare/info/exclude" -c gc.auto=0 \
-        -c core.sparseCheckout=false -c core.ignoreCase=false -c core.precomposeUnicode=false \
-        -c advice.addEmbeddedRepo=false -c core.worktree="$GIT_WORK_TREE" "$@"; }
+    g() { git -c core.hooksPath=/dev/null -c core.fsmonitor=false -c gc.auto=0 \
+        -c core.excludesFile="$spare/info/exclude" -c core.sparseCheckout=false -c core.ignoreCase=false \
+        -c core.precomposeUnicode=false -c advice.addEmbeddedRepo=false -c core.worktree="$GIT_WORK_TREE" "$@"; }
     g add -A . >&2 || return 1
     tree=$(g write-tree) || return 1
     head=$(g rev-parse -q --verify 'HEAD^{commit}') || head=$start

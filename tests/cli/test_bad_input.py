@@ -530,6 +530,7 @@ def test_escapes_never_reach_the_terminal_raw(world: World) -> None:
             said.append(world.run("status", run))
     said += [world.run(command, run) for command in READING] + [world.run("diff", f"{run}/api", code=None)]
     assert world.run("status", run, "--json").json["phase"] == "completed"
+    said += [world.run("plan", "--check", f"no{EVIL}.json", code=2)]
     said += [world.run(f"status{EVIL}", code=2), world.run("status", EVIL, code=2), world.run("start", EVIL, code=2)]
     for done in said:
         for stream in (done.out, done.err):

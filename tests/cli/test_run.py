@@ -481,7 +481,8 @@ def test_the_attempt_limit_is_a_blocker_and_a_human_goes_on(world: World, way: s
     assert not world.events("assignment.started", assignment="web")
     assert world.events("merge.done", assignment="left")
     run = world.name
-    assert f"run {run}: executing" in said
+    assert f"run {run}: executing, stopped: a human is needed" in said
+    assert "has no blocker B7" in world.run("answer", run, "B7", "write", "right", code=2).err
     assert f'orchgit answer {run} B1 "…"   or   orchgit retry {run}/api' in said
     state = world.run("status", run, "--json").json
     assert (state["waiting"], state["blockers"][0]["open"]) == ("blockers", True)
@@ -689,6 +690,40 @@ def test_a_detached_head_has_nowhere_to_ship_to(world: World) -> None:
     assert "detached" in said
     assert re.search(r"git merge orchgit/\S+/integration", said)
     assert world.run("status", world.name, "--json").json["phase"] == "completed"
+    sound(world)
+
+
+def test_looking_into_a_running_cell(world: World) -> None:
+    """What is there now, without touching the cell; what the agent left as git configuration there is not run."""
+    marker = world.root / "state" / "was-run"
+    book = Book(piece("api", "api-agent", ["src/api/**"], checks=["ls src/api"]))
+    book.work(
+        "api",
+        turn(write("src/api/half.py", "half\n"), bash(f"git config core.fsmonitor 'touch {marker}; touch ran'")),
+        turn(delay_ms=30_000),
+    )
+    engine = world.spawn(*world.start_args(book, "--yes"))
+
+    def configured() -> bool:
+        return any("fsmonitor" in p.read_text() for p in (world.root / "state").glob("orchgit/*/*/api-1/git/config"))
+
+    world.wait_for(configured, "the agent's configuration")
+    run = world.name
+    before = digest(world)
+    shown = world.run("diff", f"{run}/api")
+    assert "+half" in shown.out
+    assert world.run("diff", "api").out == shown.out
+    looked = world.run("shell", f"{run[:9]}/api", "-c", "cat src/api/half.py; echo mine > src/api/mine.py; git status")
+    assert looked.out.startswith("half\n")
+    assert "mine.py" in looked.out
+    assert "mine.py" not in world.run("diff", f"{run}/api").out
+    unknown = world.run("diff", f"{run}/web", code=2).err
+    assert "no assignment 'web'" in unknown
+    assert digest(world) == before
+    assert not marker.exists()
+    assert not list((world.root / "state").glob("orchgit/*/*/api-1/work/ran"))
+    world.run("abort")
+    assert engine.wait(30) == 1, world.said(engine)
     sound(world)
 
 

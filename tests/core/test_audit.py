@@ -55,6 +55,12 @@ def violated(lines: list[bytes], facts: Facts | None = None) -> set[str]:
     return {law for law, r in results(lines, facts).items() if r.verdict == "violation"}
 
 
+def doubted(lines: list[bytes], facts: Facts | None = None) -> set[str]:
+    """Laws that do not pass: broken, or nobody can say."""
+    asked = LOG_LAWS if facts is None else LOG_LAWS | GIT_LAWS
+    return {law for law, r in results(lines, facts).items() if r.verdict != "pass" and law in asked}
+
+
 def said(lines: list[bytes], facts: Facts | None, law: str) -> str:
     return "\n".join(f"{f.where}: {f.what}" for f in results(lines, facts)[law].found)
 
@@ -64,10 +70,10 @@ def honest() -> Sim:
     """Two assignments, a finding that was fixed, a failed attempt, sealed and shipped."""
     plan = plan_of(assignment("api"), assignment("web", after=("api",)))
     chosen = e.Settings(reviewers=("security-reviewer",), ship="merge", blocking="medium")
-    for seed in range(100):
+    for seed in range(1000):
         done = Sim(plan, seed, replace(ERRING, blocker=0.0), chosen).drive()
         kinds = {v.body.type for v in done.log}
-        if {"finding.fixed", "gate.failed", "run.completed"} <= kinds and len(done.log) < 130:
+        if {"finding.fixed", "gate.failed", "agent.exited", "run.completed"} <= kinds and len(done.log) < 110:
             return done
     raise AssertionError("no such run")
 
@@ -80,7 +86,7 @@ def last_attested() -> int:
 # -- honest logs -----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([ERRING, ROUGH, WILD]))
 def test_no_honest_log_breaks_a_law(seed: int, odds: Odds) -> None:
     rng = Random(seed)
@@ -93,7 +99,7 @@ def test_no_honest_log_breaks_a_law(seed: int, odds: Odds) -> None:
     assert {r.law for r in without if r.verdict == "inconclusive"} == GIT_LAWS
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(0, 10**6))
 def test_no_moment_of_an_honest_run_breaks_a_law(seed: int) -> None:
     """Also with the branch already swapped and the log not saying so yet, and with any batch cut short."""
@@ -101,19 +107,20 @@ def test_no_moment_of_an_honest_run_breaks_a_law(seed: int) -> None:
     done = Sim(some_plan(rng), seed, ERRING, some_settings(rng)).begin()
     while not done.run.over:
         done.step()
-        length = len(done.log)
-        lines = lines_of(done.log)[: rng.randint(max(1, length - 6), length)]
-        assert violated(lines) == set()
-        assert violated(lines_of(done.log), done.world) == set()
-        for run, event, _ in [t for t in done.tasks.values() if isinstance(t[1].body, e.MergeRequested)]:
-            done.world.perform(run, event)  # the engine dies right after the swap
-            assert violated(lines_of(done.log), done.world) == set()
+        swaps = [t for t in done.tasks.values() if isinstance(t[1].body, e.MergeRequested)]
+        if swaps or rng.random() < 0.05:
+            lines, length = lines_of(done.log), len(done.log)
+            assert doubted(lines, done.world) == set()
+            assert doubted(lines[: rng.randint(max(1, length - 6), length)]) == set()
+            for run, event, _ in swaps:
+                done.world.perform(run, event)  # the engine dies right after the swap
+                assert doubted(lines, done.world) == set()
 
 
 def test_every_prefix_of_an_honest_log_breaks_no_law_of_the_log() -> None:
     lines = lines_of(honest().log)
-    for length in range(len(lines)):
-        assert violated(lines[:length]) == set(), length
+    for length in range(0, len(lines), 2):
+        assert doubted(lines[:length]) == set(), length
 
 
 # -- a touched log ---------------------------------------------------------------------------------------
@@ -173,7 +180,7 @@ def put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 @cache
 def edits() -> list[tuple[int, str, dict[str, Any]]]:
     """(event, type and field, the fields after the edit)"""
-    found = []
+    found: list[tuple[int, str, dict[str, Any]]] = []
     for number, line in enumerate(lines_of(honest().log)):
         fields = e.envelope(line)
         touched = {k: fields[k] for k in ("run", "type", "time", "actor", "cause", "data")}
@@ -185,23 +192,23 @@ def edits() -> list[tuple[int, str, dict[str, Any]]]:
 
 def test_an_edit_alone_is_seen_in_the_line_itself() -> None:
     lines = lines_of(honest().log)
-    for number, name, fields in edits()[::3]:
+    for number, name, fields in edits()[::13]:
         line = dumps(fields).encode()
         assert "log.chain" in violated([*lines[:number], line, *lines[number + 1 :]]), name
 
 
 def test_an_edit_with_its_hash_mended_is_seen_in_the_line_after() -> None:
     lines = lines_of(honest().log)
-    for number, name, fields in edits()[::3]:
+    for number, name, fields in edits()[::17]:
         if number < len(lines) - 1:
             touched = [*lines[:number], reseal(fields), *lines[number + 1 : number + 2]]
-            assert violated(touched), name
-            assert read(RUN, touched).unread or not read(RUN, touched).illegal
+            assert doubted(touched), name
+            assert read(RUN, touched).unread
 
 
 def test_deleted_doubled_or_swapped_lines_are_seen() -> None:
     lines = lines_of(honest().log)
-    for at in range(len(lines) - 1):
+    for at in range(0, len(lines) - 1, 3):
         assert violated([*lines[:at], *lines[at + 1 :]]) == {"log.chain"}
         assert violated([*lines[: at + 1], *lines[at:]]) == {"log.chain"}
         assert violated([*lines[:at], lines[at + 1], lines[at], *lines[at + 2 :]]) == {"log.chain"}
@@ -212,7 +219,7 @@ def test_deleted_doubled_or_swapped_lines_with_the_chain_mended_do_not_pass_git(
     """Whatever the log's own laws say of them: every commit up to the seal names its event by hash."""
     lines, world = lines_of(honest().log), honest().world
     seen_by_log = 0
-    for at in range(1, last_attested()):
+    for at in range(1, last_attested(), 2):
         for touched in (
             [*lines[:at], *lines[at + 1 :]],
             [*lines[: at + 1], *lines[at:]],
@@ -220,15 +227,15 @@ def test_deleted_doubled_or_swapped_lines_with_the_chain_mended_do_not_pass_git(
         ):
             mended = rechain(touched, at)
             seen_by_log += bool(violated(mended))
-            assert violated(mended, world), f"at event {at}, {e.envelope(lines[at])['type']}"
-    assert seen_by_log > 2 * last_attested(), "most of it is illegal or not what the rules decide, too"
+            assert doubted(mended, world), f"at event {at}, {e.envelope(lines[at])['type']}"
+    assert seen_by_log > last_attested(), "most of it is illegal or not what the rules decide, too"
 
 
 def test_no_touched_log_makes_audit_fall_over() -> None:
     """`read` and `judge` answer for whatever is a line; only the answer differs. Also for lines of other runs."""
     lines = lines_of(honest().log)
     rng = Random(5)
-    for _ in range(150):
+    for _ in range(100):
         touched = list(lines)
         for _ in range(rng.randint(1, 3)):
             at, other = rng.randrange(len(touched)), rng.randrange(len(touched))
@@ -253,7 +260,7 @@ def test_a_cut_tail_is_seen_by_git_and_only_where_a_merge_is_gone() -> None:
         touched = lines[:length]
         assert violated(touched) == set(), "by itself, a shorter log is a log of a shorter past"
         if length <= max(asked):
-            assert "git.history" in violated(touched, done.world) or length < 5, length
+            assert "git.history" in violated(touched, done.world), length
     first = next(v.seq for v in done.log if isinstance(v.body, e.MergePrepared))
     assert "its tail was cut off" in said(lines[:first], done.world, "git.history")
     assert violated(lines[: max(asked) + 2], done.world) == set(), "after the seal nothing attests: see unattested"
@@ -280,7 +287,26 @@ def test_forged_lines_at_the_end() -> None:
     assert set(verdicts.values()) == {"inconclusive"}, "no pass for what could not be read to its end"
 
 
-TRUSTED: frozenset[str] = frozenset()
+# type -> fields of its data whose edit, with everything after it mended, the log's own laws cannot see.
+TRUSTED = {
+    "run.started": "config git object_format python roster roster.*.allow roster.*.backend roster.*.deny "
+    "roster.*.description roster.*.model roster.*.name roster.*.role sandbox sandboxed scripted settings.agent_retries "
+    "settings.attempts settings.parallel settings.plan_retries settings.rounds tool",
+    "issue.read": "source text title",
+    "cell.made": "approximate branch canary canary.* sandbox start",
+    "agent.started": "backend brief member model network purpose role sandbox",
+    "agent.exited": "cache_read_tokens cache_write_tokens calls cost_micro duration_ms input_tokens member message "
+    "output_tokens refused refused.* status transcript",
+    "agent.failed": "hint lost message status",
+    "agent.reported": "produced produced.* summary",
+    "gate.passed": "files salvage tree",
+    "checks.passed": "results.*.duration_ms results.*.exit_code results.*.output results.*.tests results.*.why",
+    "verdict.given": "reasons",
+    "review.reported": "findings.*.id findings.*.owner findings.*.reviewer findings.*.state summary",
+    "synthesis.written": "review_by_human review_by_human.* summary totals.assignments totals.attempts "
+    "totals.docs_files totals.files_changed totals.files_created totals.files_deleted totals.lines_added "
+    "totals.lines_deleted totals.test_files totals.tests_added",
+}
 
 
 @cache
@@ -288,28 +314,38 @@ def unseen() -> tuple[frozenset[str], frozenset[str]]:
     """Fields whose edit, with the chain mended, the log's laws do not see; and those that not even git shows."""
     done = honest()
     lines, by_log, by_git = lines_of(done.log), set(), set()
+    tried: set[tuple[str, bool]] = set()
     for number, name, fields in edits():
-        if fields["run"] != RUN:
+        late = number > last_attested()
+        if (name, late) in tried:
             continue
+        tried.add((name, late))
         mended = rechain([*lines[:number], reseal(fields), *lines[number + 1 :]], number)
-        if not violated(mended):
+        if not doubted(mended):
             by_log.add(name)
-            if not violated(mended, done.world):
-                by_git.add(f"{number > last_attested()} {name}")
+            if not doubted(mended, done.world):
+                by_git.add(f"{late} {name}")
     return frozenset(by_log), frozenset(by_git)
 
 
 def test_what_is_taken_on_trust() -> None:
     """Facts of the world and claims: an honest engine wrote them, and the log alone cannot show that it did."""
-    assert unseen()[0] == TRUSTED
+    by_log = unseen()[0]
+    data = {name.replace(" data.", " ") for name in by_log if " data." in name}
+    assert data == {f"{kind} {field}" for kind, listed in TRUSTED.items() for field in listed.split()}
+    # Times and names of actors are claims; whether a human approved is more than that.
+    kinds = {v.body.type for v in honest().log}
+    assert {name.partition(" ")[0] for name in by_log if name.endswith(" time")} == kinds
+    assert {name.partition(" ")[0] for name in by_log if name.endswith(" actor.id")} == kinds
+    assert {name.partition(" ")[0] for name in by_log if name.endswith(" actor.kind")} == kinds - {"plan.approved"}
+    causes = {name.partition(" ")[0] for name in by_log if name.endswith(" cause")}
+    assert causes <= {v.body.type for v in honest().log if v.body.kind == "note"}
 
 
 def test_before_the_seal_nothing_can_be_edited_without_git_showing_it() -> None:
     assert {name for name in unseen()[1] if name.startswith("False")} == set()
-    # After it, the claims of the last few events; audit says how many those are.
-    after = {name.partition(" ")[2].partition(" ")[0] for name in unseen()[1]}
-    assert after <= {"merge.built", "merge.requested", "merge.done", "ship.requested", "ship.observed",
-                     "checks.requested", "checks.passed", "merge.prepared", "run.completed"}  # fmt: skip
+    # The ship's own commit attests the rest but for the last event; without it, audit says how many those are.
+    assert unseen()[1] == {"True run.completed time", "True run.completed actor.id", "True run.completed actor.kind"}
 
 
 def test_decisions_and_approvals_are_among_what_the_log_itself_shows() -> None:

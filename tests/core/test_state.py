@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchgit.core import events as e
-from orchgit.core import state
+from orchgit.core import handlers, state
 from orchgit.core.decide import ENGINE
 from orchgit.core.review import Finding
 from orchgit.core.state import ANSWERS, RUN_MOVES, TERMINAL, WORK_MOVES, Illegal, Run, Work, evolve, replay
@@ -415,9 +415,9 @@ def test_feedback_always_fits_into_the_event_that_carries_it() -> None:
         steps.run = replace(steps.run, works={**steps.run.works, "api": replace(steps.api, stage="again")})
         for _ in range(9):
             steps.run = replace(steps.run, works={
-                **steps.run.works, "api": replace(steps.api, feedback=state._say(steps.api, text))})  # fmt: skip
+                **steps.run.works, "api": replace(steps.api, feedback=handlers._say(steps.api, text))})  # fmt: skip
         draft = e.Draft(e.AssignmentStarted("api", 2, 2, "", steps.api.feedback), ENGINE)
-        assert len(steps.api.feedback) == state.MAX_PIECES
+        assert len(steps.api.feedback) == handlers.MAX_PIECES
         assert steps.api.feedback[0].endswith(" […]")
         assert len(e.seal(draft, run=RUN, seq=1, time=at(1), prev=e.ZERO).line) <= e.MAX_LINE
 

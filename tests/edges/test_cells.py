@@ -7,10 +7,16 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from orchgit.git import cells, gate, trees
+from orchgit import effects
+from orchgit.core.scope import Scope
+from orchgit.effects import World
+from orchgit.eventlog import Store
+from orchgit.git import cells, gate
 from orchgit.git.door import Door, GitError
 from tests.support.repos import (
     EXECUTABLE,
@@ -18,7 +24,6 @@ from tests.support.repos import (
     GITLINK,
     LINK,
     Repo,
-    files_of,
     git,
     harvested,
     net,
@@ -99,7 +104,8 @@ def test_a_strange_tree_comes_out_as_it_went_in(tmp_path: Path, format: str) -> 
     assert (cell.work / "new\nline").read_bytes() == b"3"
     left = taken(door, cell, start)
     assert left.tree == repo.ask("rev-parse", f"{commit}^{{tree}}"), "nothing was changed"
-    worked(cell, "touch -h -- *; git status >&2; git stash -q || :; printf 'one\\r\\nTWO\\r\\n' >win.crlf; chmod +x id.u; rm ./-dash")
+    worked(cell, "touch -h -- *; git status >&2; git stash -q || :")
+    worked(cell, "printf 'one\\r\\nTWO\\r\\n' >win.crlf; chmod +x id.u; rm ./-dash")
     assert changed(repo, cell, start) == {"win.crlf": "M", "id.u": "M", "-dash": "D"}
     assert git(repo.root, "show", f"{taken(door, cell, start).tree}:win.crlf") == b"one\nTWO\n"
     cells.remove(cell.root)
@@ -118,7 +124,7 @@ def test_of_a_shallow_clone_with_alternates_and_a_linked_worktree(tmp_path: Path
     for name in ("shared", "twice", "shallow"):
         other = Repo(tmp_path / name)
         door, cell, start = made(other, tmp_path / f"cell-{name}")
-        worked(cell, "echo new >src/new.py; git add src/new.py; git commit -qm mine; git log --oneline | wc -l; git fsck")
+        worked(cell, "echo new >src/new.py; git add src/new.py; git commit -qm mine; git log --oneline; git fsck")
         assert changed(other, cell, start) == {"src/new.py": "A"}
         door.close()
     at = git(tmp_path / "linked", "rev-parse", "HEAD").decode().strip()
@@ -142,7 +148,9 @@ def test_of_an_empty_tree_and_of_a_user_s_crlf_and_sparse_configuration(tmp_path
     door.close()
 
 
-@pytest.mark.parametrize("name", ["with space", "q\"uote's", "ümlaut", "col:on", "$dollar`x`", "-dash", "a\\b"])
+@pytest.mark.parametrize(
+    "name", ["with space", "q\"uote's", "ümlaut", "col:on", "$dollar`x`", "-dash", "a\\b", "new\nline"]
+)
 def test_any_path_also_when_the_private_git_directory_is_broken(tmp_path: Path, name: str) -> None:
     repo = repository(tmp_path / name / "user", BASE)
     door, cell, start = made(repo, tmp_path / name / "cell")
@@ -186,9 +194,10 @@ def test_a_worker_has_all_of_git_and_the_user_s_repository_stays_the_same(tmp_pa
         echo 2 >src/a.py; git commit -qam one; echo 3 >src/b.py; git stash -q; git stash pop -q; git commit -qam two
         git checkout -q -b side HEAD~1; echo 4 >src/new.py; git add .; git commit -qm three
         git rebase -q orchgit/r/a; git checkout -q orchgit/r/a; git merge -q --ff-only side
-        git tag mine; git gc -q --prune=now --aggressive; git reflog expire --expire=now --all; git prune; git repack -adq
+        git tag mine; git gc -q --prune=now; git reflog expire --expire=now --all; git prune; git repack -adq
         git update-ref -d refs/tags/mine; git config core.bare false; git fsck --strict
-        echo 5 >src/new.py; mkdir -p src/deep/er; echo 6 >src/deep/er/x.py; echo 7 >noise.log; mkdir build; echo >build/x
+        echo 5 >src/new.py; mkdir -p src/deep/er; echo 6 >src/deep/er/x.py
+        echo 7 >noise.log; mkdir build; echo >build/x
         git rm -q --cached src/b.py
         """,
     )
@@ -271,7 +280,7 @@ NET = {"src/a.py": "M", "src/b.py": "M", "src/new.py": "A", "other/c.py": "D"}
         "git config core.splitIndex true; git config index.sparse true; git config feature.manyFiles true",
         "git config pack.packSizeLimit 1; git config pack.threads 3; git config core.compression 0",
         "git config i18n.commitEncoding latin1; git config commit.gpgSign true; git config gpg.program /nowhere",
-        "printf '*.py\\nnew.py\\n' >../git/info/exclude; git config core.excludesFile ../git/info/exclude; rm ../git/info/exclude",
+        "git config core.excludesFile ../../home/ignore; echo '*.py' >../home/ignore",
         "printf '[core]\\n\\tfsmonitor = /nowhere\\n\\texcludesFile = /dev/zero\\n' >../home/.gitconfig",
     ],
 )  # fmt: skip
@@ -341,7 +350,7 @@ END
     left = gate.admit(door, ended.stdout, start)
     assert net(repo, start, left.tree) == NET
     gate.raw_diff(door, start, left.commit)
-    gate.judge(door, gate.Scope(("**",)), gate.raw_diff(door, start, left.commit), door.tree_of(start))
+    gate.judge(door, Scope(("**",)), gate.raw_diff(door, start, left.commit), door.tree_of(start))
     cells.remove(cell.root)
     assert list(outside.iterdir()) == []
     door.close()
@@ -378,13 +387,32 @@ def test_odd_files_in_the_tree(tmp_path: Path, repo: Repo) -> None:
     door.close()
 
 
+def test_what_git_cannot_read_is_copied_out_as_far_as_it_can_be(tmp_path: Path, repo: Repo) -> None:
+    door, cell, start = made(repo, tmp_path / "cell")
+    worked(cell, "echo 1 >src/new.py; ln -s /etc src/out; ln -s nowhere src/dangling; rm src/a.py")
+    os.mkfifo(cell.work / "src" / "a.py")  # where git has a file
+    assert b"src/a.py" in harvested(cell, start).stderr
+    store = Store(tmp_path / "run")
+    world = cast(World, SimpleNamespace(agents=SimpleNamespace(store=store)))
+    said = effects._copy_out(world, cell, "a", 1)
+    kept = store.path / "salvage" / "a-1"
+    assert str(kept) in said
+    assert "not all" in said
+    assert (kept / "src" / "new.py").read_text() == "1\n"
+    assert os.readlink(kept / "src" / "out") == "/etc"
+    assert os.readlink(kept / "src" / "dangling") == "nowhere"
+    os.unlink(cell.work / "src" / "a.py")
+    assert "not all" not in effects._copy_out(world, cell, "a", 2)
+    door.close()
+
+
 def test_two_thousand_files(tmp_path: Path, repo: Repo) -> None:
     door, cell, start = made(repo, tmp_path / "cell")
     worked(cell, "mkdir src/many; cd src/many; i=0; while [ $i -lt 2000 ]; do echo $i >f$i; i=$((i+1)); done")
     left = taken(door, cell, start)
     changes = gate.raw_diff(door, door.tree_of(start), left.tree)
     assert len(changes) == 2000
-    scope = gate.Scope(("src/**",))
+    scope = Scope(("src/**",))
     assert gate.judge(door, scope, changes, door.tree_of(start)) == []
     assert gate.construct(door, door.tree_of(start), changes, scope) == left.tree
     door.close()
@@ -395,7 +423,11 @@ def test_what_the_base_ignores_stays_behind(tmp_path: Path, repo: Repo) -> None:
     repo.write("src/.gitignore", b"!wanted.log\n")
     start = repo.commit("with a tracked log")
     door, cell, _ = made(repo, tmp_path / "cell", start)
-    worked(cell, "echo 2 >keep.log; echo 1 >src/x.log; echo 1 >src/wanted.log; mkdir build; echo 1 >build/y; git add -f src/x.log")
+    worked(
+        cell,
+        "echo 2 >keep.log; echo 1 >src/x.log; echo 1 >src/wanted.log; mkdir build; echo 1 >build/y",
+    )
+    worked(cell, "git add -f src/x.log; git commit -qm forced")
     assert changed(repo, cell, start) == {"keep.log": "M", "src/wanted.log": "A"}
     door.close()
 
@@ -408,7 +440,7 @@ def test_repositories_inside(tmp_path: Path, repo: Repo) -> None:
     left = taken(door, cell, start)
     changes = gate.raw_diff(door, door.tree_of(start), left.tree)
     assert [(c.path, c.new and c.new[0]) for c in changes] == [(b"src/inner", GITLINK)]
-    assert "submodule" in gate.judge(door, gate.Scope(("src/**",)), changes, door.tree_of(start))[0].rule
+    assert "submodule" in gate.judge(door, Scope(("src/**",)), changes, door.tree_of(start))[0].rule
     cell = cells.make(door, tmp_path / "cell", start, branch=BRANCH)
     worked(cell, inner)
     ended = harvested(cell, start)
@@ -430,7 +462,7 @@ def test_a_submodule_s_directory_is_left_alone(tmp_path: Path) -> None:
     worked(cell, "rmdir sub; echo 1 >sub")
     left = taken(door, cell, start)
     changes = gate.raw_diff(door, door.tree_of(start), left.tree)
-    assert "submodule" in gate.judge(door, gate.Scope(("**",)), changes, door.tree_of(start))[0].rule
+    assert "submodule" in gate.judge(door, Scope(("**",)), changes, door.tree_of(start))[0].rule
     door.close()
 
 
@@ -452,7 +484,21 @@ def test_roots_never_lead_out_of_the_cell(tmp_path: Path) -> None:
         }
     )
     door, cell, _ = made(repo, tmp_path / "cell", repo.made(tree))
-    asked = ("", "in", "in/link", "in/link/deep", "up", "up/spare", "file", "file/x", "dangling", "same/y", "new/deep", ".git")
+    asked = (
+        "",
+        "in",
+        "in/link",
+        "in/link/deep",
+        "up",
+        "up/spare",
+        "file",
+        "file/x",
+        "dangling",
+        "same/y",
+        ".git/hooks",
+        "new/deep",
+        ".git",
+    )
     assert cells.make_roots(cell, asked) == tuple(str(cell.work / p) for p in ("", "in", "new/deep"))
     assert (cell.work / "new" / "deep").is_dir()
     assert list(outside.iterdir()) == []
@@ -539,5 +585,3 @@ def test_names_of_repositories_on_this_machine(tmp_path: Path) -> None:
     assert one == cells.repository_id(tmp_path / "a" / ".git") != cells.repository_id(tmp_path / "b" / ".git")
     assert "/" not in one
     assert cells.repository_id(Path(os.fsdecode(b"/tmp/\xff/.git")))
-    assert trees.TREE == "40000"
-    assert files_of  # used by the other suites

@@ -43,7 +43,8 @@ def test_neither_configuration_nor_environment_has_a_say(
         "core.fsmonitor": str(hook / "fsmonitor"), "core.hooksPath": str(hook), "diff.external": str(hook / "diff"),
         "core.pager": str(hook / "pager"), "filter.x.smudge": str(hook / "filter"), "filter.x.required": "true",
         "filter.x.clean": str(hook / "filter"), "core.alternateRefsCommand": str(hook / "pager"),
-        "diff.x.textconv": str(hook / "diff"), "user.useConfigOnly": "true", "core.attributesFile": str(tmp_path / "at"),
+        "diff.x.textconv": str(hook / "diff"), "user.useConfigOnly": "true",
+        "core.attributesFile": str(tmp_path / "at"),
     }.items():  # fmt: skip
         git(repo.root, "config", key, value)
     (tmp_path / "at").write_text("* filter=x diff=x\n")
@@ -118,9 +119,7 @@ def test_a_full_disk_leaves_no_half_object(tmp_path: Path, repo: Repo) -> None:
         "try: Door(Path(sys.argv[1])).write(b'blob', os.urandom(100_000))\n"
         "except OSError as error: print('refused', error.errno)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(repo.common)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program, str(repo.common)], capture_output=True, text=True, check=True)
     assert done.stdout == "refused 27\n"
     after = snapshot(repo.common / "objects")
     assert {p for p in after if p not in before} <= {p for p in after if len(p) == 2}, "but for an empty directory"
@@ -254,7 +253,17 @@ def test_a_ref_is_found_by_its_full_name_only(repo: Repo) -> None:
     git(repo.root, "tag", "-a", "-m", "annotated", "v1")
     git(repo.root, "update-ref", "refs/heads/below/it", head)
     git(repo.root, "update-ref", "refs/heads/spaß", head)
-    for name in ("refs/heads/twice", "twice", "main", "HEAD", head, "refs/heads/below", "refs/heads/*", "", "refs/heads/"):
+    for name in (
+        "refs/heads/twice",
+        "twice",
+        "main",
+        "HEAD",
+        head,
+        "refs/heads/below",
+        "refs/heads/*",
+        "",
+        "refs/heads/",
+    ):
         assert door.ref(name) is None, name
     assert door.ref("refs/heads/main") == door.ref("refs/heads/below/it") == door.ref("refs/heads/spaß") == head
     git(repo.root, "pack-refs", "--all")

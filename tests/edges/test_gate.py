@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import unicodedata
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -212,7 +211,7 @@ def test_missing_outputs(repo: Repo, door: Door) -> None:
 def test_construct_cannot_be_talked_into_landing_anything_else(repo: Repo, door: Door) -> None:
     """Were judge wrong, or edit: the second look stops it."""
     old, blob = repo.tree(BASE), repo.blob(b"new")
-    with pytest.raises(AssertionError, match="other/b.py"):
+    with pytest.raises(AssertionError, match=r"other/b\.py"):
         gate.construct(door, old, [trees.Change(b"other/b.py", None, (FILE, blob))], SRC)
     changes = [trees.Change(b"src/a.py", None, (FILE, blob))]
     good = gate.construct(door, old, changes, SRC)
@@ -432,7 +431,7 @@ def generated(rng: random.Random, inside: bool) -> tuple[Files, Edit, Scope]:
 
 def _clash(_p: bytes, _low: bytes, path: bytes, have: Edit) -> bool:
     """A directory of `path` that is there already, spelled in another case."""
-    spelled = {}
+    spelled: dict[bytes, set[bytes]] = {}
     for known, entry in have.items():
         if entry is not None:
             parts = known.split(b"/")

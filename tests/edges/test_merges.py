@@ -46,7 +46,9 @@ def test_dates_and_unicode_are_kept(tmp_path: Path) -> None:
     repo = repository(tmp_path / "r")
     door = repo.door()
     text = merges.message("Grüße", "日本\n\tindented", OURS)
-    commit = door.write_commit(repo.ask("rev-parse", "HEAD^{tree}"), (), text, merges.git_date("2026-02-28T23:59:59.999Z"))
+    commit = door.write_commit(
+        repo.ask("rev-parse", "HEAD^{tree}"), (), text, merges.git_date("2026-02-28T23:59:59.999Z")
+    )
     assert repo.ask("log", "-1", "--format=%s|%cI|%aI|%cn", commit) == (
         "Grüße|2026-02-28T23:59:59+00:00|2026-02-28T23:59:59+00:00|orchgit"
     )

@@ -82,7 +82,7 @@ def test_edit_diff_and_lookup_are_what_git_says(place: Repo, seed: int) -> None:
         ({b"a/b": b"1"}, {b"a/b": None, b"a": b"2"}, {b"a": b"2"}),
         ({b"a/b/c": b"1", b"z": b"1"}, {b"a/b/c": None}, {b"z": b"1"}),
         ({b"a/b/c": b"1"}, {b"a/b/c": None}, {}),
-        ({b"a": b"1"}, {b"a.b": b"1", b"a/b": b"1", b"a": None, b"a0": b"1"}, {b"a.b": b"1", b"a/b": b"1", b"a0": b"1"}),
+        ({b"a": b"1"}, {b"a-": b"1", b"a/b": b"1", b"a": None, b"a0": b"1"}, {b"a-": b"1", b"a/b": b"1", b"a0": b"1"}),
         ({b"a/b": b"1", b"a/c": b"1"}, {b"a/b": None}, {b"a/c": b"1"}),
         ({}, {b"x/y/z": b"1"}, {b"x/y/z": b"1"}),
         ({b"a": b"1"}, {b"a/b": None, b"q/r": None, b"s": None}, {b"a": b"1"}),

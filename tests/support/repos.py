@@ -36,9 +36,7 @@ FILE, EXECUTABLE, LINK, GITLINK = "100644", "100755", "120000", "160000"
 Files = Mapping[bytes, tuple[str, bytes]]  # path -> (mode, content); a gitlink's content is its commit
 
 
-def git(
-    where: Path, *args: str, stdin: bytes = b"", env: Mapping[str, str] | None = None, check: bool = True
-) -> bytes:
+def git(where: Path, *args: str, stdin: bytes = b"", env: Mapping[str, str] | None = None, check: bool = True) -> bytes:
     """Standard output of git in a directory. CalledProcessError unless told not to."""
     done = subprocess.run(
         ["git", *args], cwd=where, input=stdin, env={**ENV, **(env or {})}, capture_output=True, check=False

@@ -1,0 +1,582 @@
+"""What each event means beyond its row in the tables: one function per type, and the rules worth more than a row.
+
+Approval names the very plan that was shown; attempts are numbered and counted; and the merge gate: nothing is merged
+but a tree whose checks passed on exactly the tip it is merged onto. Called by `state.evolve`, after the tables said
+yes. No caller can go round them: the log is written through there, and read through there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from orchgit.core import events as e
+from orchgit.core.plan import problems
+from orchgit.core.review import Finding
+from orchgit.core.run import Attempt, Blocker, Illegal, Landing, Run, Work, purpose_key
+
+MAX_FEEDBACK = 4000  # characters of one piece; the attempt's brief carries them, and an event must fit in a line
+MAX_FEEDBACK_BYTES = 9000  # of one piece in the log's JSON, where a character is up to six bytes
+MAX_PIECES = 6
+# Ends of a failed agent run that are nobody's fault at the keyboard of that agent: the try does not count.
+UNCOUNTED = frozenset({"auth", "unavailable"})
+
+
+def need(condition: bool, why: str) -> None:
+    if not condition:
+        raise Illegal(why)
+
+
+def with_work(run: Run, work: Work) -> Run:
+    return replace(run, works={**run.works, work.spec.id: work})
+
+
+def _say(work: Work, *pieces: str) -> tuple[str, ...]:
+    """Feedback for the next attempt: the newest pieces, each cut to what a brief can carry."""
+    return (*work.feedback, *(_cut(p) for p in pieces if p))[-MAX_PIECES:]
+
+
+def _cut(piece: str) -> str:
+    cut = piece[:MAX_FEEDBACK]
+    while len(e.dumps(cut).encode()) > MAX_FEEDBACK_BYTES:
+        cut = cut[: len(cut) * 9 // 10]
+    return cut if len(cut) == len(piece) else cut + " […]"
+
+
+def _retell(work: Work) -> Work:
+    """Nothing came of the attempt: what it had been told is told again, before what is said of it."""
+    return replace(work, feedback=(*work.brief, *work.feedback)[-MAX_PIECES:], brief=())
+
+
+def _end(work: Work, end: str, *, counts: bool = True) -> Work:
+    """Close the current attempt."""
+    attempts = (*work.attempts[:-1], replace(work.attempts[-1], end=end))
+    return replace(work, attempts=attempts, counted=work.counted - (0 if counts else 1))
+
+
+# One function per type that changes more than the tables say.
+
+
+def _run_started(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.RunStarted)
+    return replace(run, started=body, tip=body.base, rounds_allowed=body.settings.rounds)
+
+
+def _run_resumed(run: Run, event: e.Event) -> Run:
+    # Whoever resumes has mended what was missing (a key, a network): ask again.
+    blockers = tuple(replace(b, answer="") if b.open and b.kind == "unavailable" else b for b in run.blockers)
+    about = {b.about for b in run.blockers if b.open and b.kind == "unavailable"}
+    failures = {k: v for k, v in run.failures.items() if k not in about}
+    return replace(run, blockers=blockers, failures=failures, stopped=False)
+
+
+def _run_blocked(run: Run, event: e.Event) -> Run:
+    return replace(run, stopped=True)
+
+
+def _run_completed(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.RunCompleted)
+    need(body.tip == run.tip and not run.pending, "the run is not at its end")
+    need(not run.open_blockers(), "a blocker is open")
+    return run
+
+
+def _issue_read(run: Run, event: e.Event) -> Run:
+    return replace(run, issue=_body(event, e.IssueRead))
+
+
+def _plan_requested(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.PlanRequested)
+    need(body.number == run.plan_requests + 1, "plan requests are numbered in order")
+    return replace(run, plan_requests=body.number)
+
+
+def _question_asked(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.QuestionAsked)
+    need(bool(body.questions), "a question without words")
+    return replace(run, questions=body.questions, plan_answers=run.plan_answers + 1)
+
+
+def _question_answered(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.QuestionAnswered)
+    need(len(body.answers) == len(run.questions), f"{len(run.questions)} questions want as many answers")
+    pairs = tuple(zip(run.questions, body.answers, strict=True))
+    return replace(run, questions=(), answers=(*run.answers, *pairs))
+
+
+def _plan_proposed(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.PlanProposed)
+    need(body.version == run.plan_version + 1, "plan versions are numbered in order")
+    need(body.digest == e.plan_digest(body.plan), "the digest is not that of the plan")
+    wrong = problems(body.plan, run.started.roster if run.started else ())
+    need(not wrong, f"not a valid plan: {'; '.join(map(str, wrong))}")
+    if event.cause is None:  # a human's own: whatever the orchestrator is still asked for comes too late
+        waited = {k: p for k, p in run.pending.items() if not isinstance(p.body, e.PlanRequested)}
+        run = replace(run, pending=waited)
+    answers = run.plan_answers + (event.cause is not None)
+    return replace(run, plan_version=body.version, proposal=body, plan_invalid=0, failures={}, plan_answers=answers)
+
+
+def _plan_invalid(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.PlanInvalid)
+    return replace(
+        run, plan_invalid=run.plan_invalid + 1, plan_feedback=body.problems, plan_answers=run.plan_answers + 1
+    )
+
+
+def _plan_rejected(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.PlanRejected)
+    need(body.version == run.plan_version, f"version {body.version} is not the one proposed")
+    feedback = (f"A human rejected version {body.version}: {body.feedback or 'no reason given'}",)
+    return replace(run, plan_feedback=feedback)
+
+
+def _plan_approved(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.PlanApproved)
+    proposal = run.proposal
+    need(
+        proposal is not None and (body.version, body.digest) == (proposal.version, proposal.digest),
+        "the approval names another plan than the one proposed",
+    )
+    assert proposal is not None
+    need(body.mode == "human" or run.settings.approval == "policy", "no policy approves plans in this run")
+    works = {a.id: Work(a, run.settings.attempts) for a in proposal.plan.assignments}
+    return replace(run, plan=proposal.plan, plan_digest=body.digest, works=works)
+
+
+def _assignment_started(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.AssignmentStarted)
+    work = run.works[body.assignment]
+    need(body.attempt == work.attempt + 1, "attempts are numbered in order")
+    need(body.counted == work.counted + 1 and body.counted <= work.allowance, "no tries are left")
+    need(all(run.works[d].stage == "merged" for d in work.spec.depends_on), "a dependency is not merged")
+    need(not run.open_blockers(body.assignment) and work.trouble is None, "a blocker is open")
+    attempts = (*work.attempts, Attempt(body.attempt, body.start))
+    return with_work(
+        run,
+        replace(
+            work,
+            attempts=attempts,
+            counted=body.counted,
+            feedback=(),
+            brief=body.feedback,
+            blocked_by_agent=False,
+        ),
+    )
+
+
+def _cell_made(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.CellMade)
+    work = run.works[body.assignment]
+    request = _body(run.pending[event.cause or 0], e.CellRequested)
+    attempts = (*work.attempts[:-1], replace(work.attempts[-1], start=body.start))
+    if request.onto:  # joined: a later attempt goes on from here, since `base..head` is what lands
+        work = replace(work, base=request.onto, head=body.start, onto="", verified=None)
+    return with_work(run, replace(work, attempts=attempts, base=work.base or body.start, cell=True))
+
+
+def _cell_failed(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.CellFailed)
+    work = _end(run.works[body.assignment], f"no cell: {body.why}", counts=False)
+    return with_work(run, replace(_retell(work), trouble=("cell", body.why)))
+
+
+def _cell_removal_requested(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.CellRemovalRequested)
+    return with_work(run, replace(run.works[body.assignment], cell=False))
+
+
+def _agent_reported(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.AgentReported)
+    work = run.works[body.assignment]
+    work = replace(work, report=body)
+    wants = [f"It asks for more scope: {r}" for r in body.scope_requests] + list(body.blockers)
+    if not wants:
+        return with_work(run, work)
+    text = "\n".join(wants)[:MAX_FEEDBACK]
+    return with_work(run, replace(work, blocked_by_agent=True, trouble=("agent", text)))
+
+
+def _agent_failed(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.AgentFailed)
+    request = run.pending[event.cause or 0].body
+    key = purpose_key(request)
+    if not body.lost and run.phase != "aborting":
+        run = replace(run, failures={**run.failures, key: run.failures.get(key, 0) + 1})
+    if isinstance(request, e.AgentRequested):
+        work = run.works[request.assignment]
+        counts = not (body.lost or body.status in UNCOUNTED)
+        words = "lost with its engine" if body.lost else f"{body.status}: {body.message}"
+        work = _retell(_end(work, words, counts=counts))
+        if counts:
+            said = f"Your last attempt ended without a report ({body.status}: {body.message}). "
+            work = replace(work, feedback=_say(work, said + "Its uncommitted and out-of-scope work was set aside."))
+        elif not body.lost:
+            work = replace(work, trouble=("unavailable", _words(body)))
+        return with_work(run, work)
+    if body.status in ("auth", "unavailable") and not body.lost:
+        return replace(run, trouble=(*run.trouble, ("unavailable", key, _words(body))))
+    if not body.lost and run.failures.get(key, 0) > run.settings.agent_retries and run.phase != "aborting":
+        return replace(run, trouble=(*run.trouble, ("agent", key, _words(body))))
+    return run
+
+
+def _words(body: e.AgentFailed) -> str:
+    return f"{body.status}: {body.message}" + (f"\n{body.hint}" if body.hint else "")
+
+
+def _gate_passed(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.GatePassed)
+    work = replace(run.works[body.assignment], head=body.commit, verified=None)
+    failures = {k: v for k, v in run.failures.items() if k != f"work/{body.assignment}"}
+    return with_work(replace(run, failures=failures), work)
+
+
+def _gate_failed(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.GateFailed)
+    work = _retell(_end(run.works[body.assignment], f"gate: {body.total} violations"))
+    listed = "\n".join(f"- {v.path}: {v.rule}" if v.path else f"- {v.rule}" for v in body.violations)
+    more = f"\n(and {body.total - len(body.violations)} more)" if body.total > len(body.violations) else ""
+    feedback = f"The gate refused your last attempt; nothing of it was kept in your branch:\n{listed}{more}"
+    if body.salvage:
+        feedback += f"\nWhat you left is commit {body.salvage}: `git checkout {body.salvage} -- PATH` brings back what was good."
+    return with_work(run, replace(work, feedback=_say(work, feedback)))
+
+
+def _salvage_kept(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.SalvageKept)
+    work = run.works[body.assignment]
+    if not work.attempts[-1].end:  # it reported a blocker: that is how it ended
+        # A blocker is not a failure of the worker: the human's answer starts a fresh count anyway.
+        work = _retell(_end(work, "blocked" if work.blocked_by_agent else "set aside", counts=False))
+    return with_work(run, work)
+
+
+def _checks_requested(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.ChecksRequested)
+    if body.subject == "ship":
+        observed = run.ship
+        need(observed is not None and body.onto == observed.old and body.commit == run.tip, "not what is shipped")
+    else:
+        head = run.tip if body.subject == "integration" else run.works[body.subject].head
+        need(body.onto == run.tip and body.commit == head, "checks of something else than the candidate")
+    return run
+
+
+def _checks_passed(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.ChecksPassed)
+    need(all(r.passed for r in body.results), "a check that failed is not passed")
+    work = run.works.get(body.subject)
+    wanted = work.spec.checks if work else run.all_checks()
+    need(tuple(r.command for r in body.results) == wanted, "not the checks of the approved plan")
+    verified = (body.onto, body.tree)
+    if body.subject == "ship":
+        return replace(run, ship_verified=verified)
+    if body.subject == "integration":
+        return replace(run, verified=verified, failed_checks=None, fixing=(), round=run.round + 1)
+    return with_work(run, replace(run.works[body.subject], verified=verified, results=body.results))
+
+
+def _checks_failed(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.ChecksFailed)
+    if body.subject == "integration":
+        return replace(run, failed_checks=body, check_rounds=run.check_rounds + 1)
+    if body.subject == "ship":
+        return replace(
+            run, trouble=(*run.trouble, ("ship", "ship", f"Checks fail on the base branch:\n{body.excerpt}"))
+        )
+    failed = "; ".join(f"`{r.command}`: {r.why}" for r in body.results if not r.passed)
+    # Only the tip that moved is to blame: go on from the joined state, and do not count the try.
+    work = _end(run.works[body.subject], f"checks: {failed}", counts=not body.alone)
+    said = f"Checks failed on the merge result: {failed}\nOutput:\n{body.excerpt}"
+    onto = body.onto if body.alone else work.onto
+    return with_work(run, replace(work, feedback=_say(work, said), onto=onto, verified=None))
+
+
+def _checks_stale(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.ChecksStale)
+    listed = ", ".join(body.paths)
+    if body.subject == "ship":
+        why = f"The base branch changed the same paths: {listed}"
+        return replace(run, trouble=(*run.trouble, ("ship", "ship", why)))
+    why = f"the integration branch changed under it, at: {listed}"
+    return with_work(run, replace(run.works[body.subject], trouble=("ref", why), verified=None))
+
+
+def _verdict_requested(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.VerdictRequested)
+    need(body.commit == run.works[body.assignment].head, "a verdict on something else than the gated commit")
+    return run
+
+
+def _verdict_given(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.VerdictGiven)
+    work = run.works[body.assignment]
+    failures = {k: v for k, v in run.failures.items() if k != f"verdict/{body.assignment}"}
+    run = replace(run, failures=failures)
+    if body.decision == "accept":
+        return with_work(run, work)
+    listed = "\n".join(f"- {r}" for r in body.reasons)
+    work = _end(work, f"verdict: {body.decision}")
+    work = replace(work, feedback=_say(work, f"The orchestrator read your work and wants changes:\n{listed}"))
+    if body.decision == "blocked":
+        work = replace(work, trouble=("verdict", listed))
+    return with_work(run, work)
+
+
+def _merge_prepared(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.MergePrepared)
+    need(run.landing is None, "another merge is under way")
+    if body.land == "ship":
+        need(run.ship_verified == (body.old, body.tree) and body.commit == run.tip, "not what was verified")
+    else:
+        need(body.old == run.tip, "a merge onto something else than the tip")
+        # The merge gate. What was verified is what is merged, byte for byte, and onto nothing else.
+        verified = run.verified if body.land == "seal" else run.works[body.assignment].verified
+        need(verified == (body.old, body.tree), "its checks did not pass for this tree on this tip")
+        commit = run.tip if body.land == "seal" else run.works[body.assignment].head
+        need(body.commit == commit, "not the commit that was verified")
+    return replace(run, landing=Landing(body))
+
+
+def _merge_built(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.MergeBuilt)
+    landing = run.landing
+    need(landing is not None and not landing.new and landing.prepared.land == body.land, "nothing was prepared")
+    assert landing is not None
+    return replace(run, landing=replace(landing, new=body.new))
+
+
+def _merge_requested(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.MergeRequested)
+    landing = run.landing
+    need(landing is not None and bool(landing.new), "no merge was built")
+    assert landing is not None
+    p = landing.prepared
+    need(
+        (body.land, body.assignment, body.old, body.tree, body.new)
+        == (p.land, p.assignment, p.old, p.tree, landing.new),
+        "not the merge that was prepared",
+    )
+    if body.land == "ship":
+        need(run.ship is not None and body.ref == run.ship.ref and body.old == run.ship.old, "not where it ships")
+    else:
+        need(body.ref == run.ref and body.old == run.tip, "the tip has moved since")
+    return run
+
+
+def _merge_done(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.MergeDone)
+    landing = run.landing
+    need(landing is not None and body.new == landing.new, "not the merge that was requested")
+    assert landing is not None
+    run = replace(run, landing=None)
+    if body.land == "ship":
+        return replace(run, shipped=body.new)
+    tree = landing.prepared.tree
+    if body.land == "seal":
+        return replace(run, tip=body.new, verified=(body.new, tree))
+    work = _end(run.works[body.assignment], "merged")
+    return with_work(replace(run, tip=body.new), replace(work, fixes=()))
+
+
+def _merge_stale(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.MergeStale)
+    run = replace(run, landing=None)
+    if body.land == "ship":  # the base branch moved between the look and the swap: look again
+        return replace(run, ship=None, ship_verified=None)
+    why = f"{run.ref} was moved to {body.found or 'nothing'} by somebody else; put it back to {run.tip}"
+    if body.land == "seal":
+        return replace(run, trouble=(*run.trouble, ("ref", "seal", why)))
+    return with_work(run, replace(run.works[body.assignment], trouble=("ref", why)))
+
+
+def _blocker_raised(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.BlockerRaised)
+    need(body.blocker == f"B{len(run.blockers) + 1}", "blockers are numbered in order")
+    blocker = Blocker(body.blocker, body.cause_kind, body.about, body.text)
+    run = replace(run, blockers=(*run.blockers, blocker))
+    run = replace(run, trouble=tuple(t for t in run.trouble if t[1] != body.about))
+    if body.about in run.works:
+        run = with_work(run, replace(run.works[body.about], trouble=None))
+    return run
+
+
+def _blocker_answered(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.BlockerAnswered)
+    blocker = next((b for b in run.blockers if b.id == body.blocker), None)
+    need(blocker is not None and blocker.open, f"no open blocker {body.blocker}")
+    assert blocker is not None
+    blockers = tuple(replace(b, answer=body.text) if b is blocker else b for b in run.blockers)
+    run = replace(run, blockers=blockers, failures={k: v for k, v in run.failures.items() if k != blocker.about})
+    if body.assignment:
+        need(body.assignment in run.works and blocker.kind == "finding", "only a finding is given to an assignment")
+        need(run.works[body.assignment].stage == "merged", f"{body.assignment} is not merged yet")
+        finding = tuple(f.id for f in run.open_findings() if f.id == blocker.about)
+        # The next fix.assigned is derived from this; see decide.
+        return replace(run, findings=_give(run.findings, finding, body.assignment))
+    if blocker.about in run.works:
+        work = run.works[blocker.about]
+        answer = f"A human answered: {body.text}" if body.text else ""
+        allowance = work.counted + run.settings.attempts
+        return with_work(run, replace(work, allowance=allowance, feedback=_say(work, answer)))
+    match blocker.kind:
+        case "plan" | "agent":
+            said = (f"A human says: {body.text}",) if body.text else ()
+            return replace(run, plan_invalid=0, plan_feedback=(*run.plan_feedback, *said))
+        case "finding":
+            return replace(run, rounds_allowed=run.round + run.settings.rounds)
+        case "checks":
+            return replace(run, failed_checks=None, check_rounds=0)
+        case "ship":
+            return replace(run, ship=None, ship_verified=None)
+    return run
+
+
+def _give(findings: tuple[Finding, ...], ids: tuple[str, ...], assignment: str) -> tuple[Finding, ...]:
+    return tuple(replace(f, owner=assignment) if f.id in ids else f for f in findings)
+
+
+def _review_requested(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.ReviewRequested)
+    need(body.tip == run.tip and body.round == run.round, "a review of something else than the tip")
+    return run
+
+
+def _review_reported(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.ReviewReported)
+    need(body.tip == run.tip, "a report on another tip counts for nothing")
+    need(set(body.fixed) <= {f.id for f in run.findings}, "it closes findings that were never opened")
+    failures = {k: v for k, v in run.failures.items() if k != f"review/{body.reviewer}"}
+    reviews = {**run.reviews, body.reviewer: body.tip}
+    # A human may have waived one while the reviewer was reading.
+    still = {f.id for f in run.open_findings()}
+    left = replace(body, fixed=tuple(f for f in body.fixed if f in still))
+    reported = (*run.reported, left) if left.findings or left.fixed else run.reported
+    return replace(run, failures=failures, reviews=reviews, reported=reported)
+
+
+def _settle(run: Run, spent: Callable[[e.ReviewReported], e.ReviewReported]) -> Run:
+    """Take one finding out of the reports that still have some to open or close."""
+    left = tuple(spent(r) if i == 0 else r for i, r in enumerate(run.reported))
+    return replace(run, reported=tuple(r for r in left if r.findings or r.fixed))
+
+
+def _finding_opened(run: Run, event: e.Event) -> Run:
+    finding = _body(event, e.FindingOpened).finding
+    need(finding.id == f"F{len(run.findings) + 1}" and bool(run.reported), "findings are numbered in order")
+    run = replace(run, findings=(*run.findings, finding))
+    return _settle(run, lambda r: replace(r, findings=r.findings[1:]))
+
+
+def _finding_fixed(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.FindingFixed)
+    need(bool(run.reported) and body.finding in run.reported[0].fixed, "no report says that it is fixed")
+    run = _close(run, body.finding, "fixed")
+    return _settle(run, lambda r: replace(r, fixed=tuple(f for f in r.fixed if f != body.finding)))
+
+
+def _finding_waived(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.FindingWaived)
+    need(any(f.id == body.finding for f in run.open_findings()), f"no open finding {body.finding}")
+    run = _close(run, body.finding, "waived")
+    blockers = tuple(
+        replace(b, answer=f"waived: {body.reason}") if b.open and b.about == body.finding else b for b in run.blockers
+    )
+    return replace(run, blockers=blockers)
+
+
+def _close(run: Run, name: str, state: Any) -> Run:
+    return replace(
+        run, findings=tuple(f.closed(state) if f.id == name and f.state == "open" else f for f in run.findings)
+    )
+
+
+def _fix_assigned(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.FixAssigned)
+    work = run.works[body.assignment]
+    said = [body.why] if body.why else []
+    for f in run.findings:
+        if f.id in body.findings:
+            where = f"{f.path}:{f.line}" if f.line else f.path
+            said.append(f"Finding {f.id} ({f.severity}) of {f.reviewer} at {where}: {f.title}\n{f.detail}")
+    work = replace(
+        work, onto=run.tip, fixes=body.findings, counted=0, allowance=run.settings.attempts,
+        feedback=_say(work, *said), verified=None,
+    )  # fmt: skip
+    fixing = (*run.fixing, *body.findings)
+    return with_work(replace(run, verified=None, failed_checks=None, fixing=fixing), work)
+
+
+def _synthesis_requested(run: Run, event: e.Event) -> Run:
+    need(_body(event, e.SynthesisRequested).tip == run.tip, "a synthesis of something else than the tip")
+    return run
+
+
+def _synthesis_written(run: Run, event: e.Event) -> Run:
+    return replace(run, synthesis=_body(event, e.SynthesisWritten), failures={})
+
+
+def _ship_asked(run: Run, event: e.Event) -> Run:
+    return replace(run, ship_asked=True, ship=None, ship_verified=None, shipped="")
+
+
+def _ship_observed(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.ShipObserved)
+    if body.why:
+        return replace(run, trouble=(*run.trouble, ("ship", "ship", body.why)))
+    return replace(run, ship=body)
+
+
+def _body(event: e.Event, cls: type[e.T]) -> e.T:
+    assert isinstance(event.body, cls), event.body.type
+    return event.body
+
+
+HANDLERS: dict[type[e.Body], Callable[[Run, e.Event], Run]] = {
+    e.RunStarted: _run_started,
+    e.RunResumed: _run_resumed,
+    e.RunBlocked: _run_blocked,
+    e.RunCompleted: _run_completed,
+    e.IssueRead: _issue_read,
+    e.PlanRequested: _plan_requested,
+    e.QuestionAsked: _question_asked,
+    e.QuestionAnswered: _question_answered,
+    e.PlanProposed: _plan_proposed,
+    e.PlanInvalid: _plan_invalid,
+    e.PlanRejected: _plan_rejected,
+    e.PlanApproved: _plan_approved,
+    e.AssignmentStarted: _assignment_started,
+    e.CellMade: _cell_made,
+    e.CellFailed: _cell_failed,
+    e.CellRemovalRequested: _cell_removal_requested,
+    e.AgentReported: _agent_reported,
+    e.AgentFailed: _agent_failed,
+    e.GatePassed: _gate_passed,
+    e.GateFailed: _gate_failed,
+    e.SalvageKept: _salvage_kept,
+    e.ChecksRequested: _checks_requested,
+    e.ChecksPassed: _checks_passed,
+    e.ChecksFailed: _checks_failed,
+    e.ChecksStale: _checks_stale,
+    e.VerdictRequested: _verdict_requested,
+    e.VerdictGiven: _verdict_given,
+    e.MergePrepared: _merge_prepared,
+    e.MergeBuilt: _merge_built,
+    e.MergeRequested: _merge_requested,
+    e.MergeDone: _merge_done,
+    e.MergeStale: _merge_stale,
+    e.BlockerRaised: _blocker_raised,
+    e.BlockerAnswered: _blocker_answered,
+    e.ReviewRequested: _review_requested,
+    e.ReviewReported: _review_reported,
+    e.FindingOpened: _finding_opened,
+    e.FindingFixed: _finding_fixed,
+    e.FindingWaived: _finding_waived,
+    e.FixAssigned: _fix_assigned,
+    e.SynthesisRequested: _synthesis_requested,
+    e.SynthesisWritten: _synthesis_written,
+    e.ShipAsked: _ship_asked,
+    e.ShipObserved: _ship_observed,
+}

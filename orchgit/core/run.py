@@ -1,0 +1,168 @@
+"""What a run is at a moment: its assignments at work, attempts, findings, blockers. Data; state.py changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from orchgit.core import events as e
+from orchgit.core.plan import Assignment, Plan
+from orchgit.core.review import Finding
+
+TERMINAL = frozenset({"completed", "aborted", "failed"})
+
+# Stages in which the attempt's cell is in use.
+HOUSED = frozenset({"housing", "ready", "working", "reported", "failed", "gating", "salvaging"})
+
+
+class Illegal(Exception):
+    """An event that cannot happen in this state. It is never written."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try. `number` is unique for ever; only counted ones use up the allowance."""
+
+    number: int
+    start: str = ""
+    end: str = ""  # in words; "" while it lives
+
+
+@dataclass(frozen=True)
+class Work:
+    """One assignment as it stands. Its landing diff is `base..head`."""
+
+    spec: Assignment
+    allowance: int
+    stage: str = "waiting"
+    attempts: tuple[Attempt, ...] = ()
+    counted: int = 0
+    base: str = ""
+    head: str = ""  # tip of its branch: the last gated commit, or that commit joined with the tip it goes on from
+    onto: str = ""  # the next attempt starts from this tip, joined with `head`
+    feedback: tuple[str, ...] = ()  # gathered for the next attempt
+    brief: tuple[str, ...] = ()  # what the current attempt was given of it
+    fixes: tuple[str, ...] = ()
+    verified: tuple[str, str] | None = None  # (tip, tree) of the last checks that passed, for `head`
+    cell: bool = False
+    trouble: tuple[e.BlockerKind, str] | None = None  # to be raised as a blocker before anything else
+    blocked_by_agent: bool = False
+    report: e.AgentReported | None = None  # of the last attempt that gave one
+    results: tuple[e.CheckResult, ...] = ()  # of the last checks that passed
+
+    @property
+    def attempt(self) -> int:
+        return self.attempts[-1].number if self.attempts else 0
+
+
+@dataclass(frozen=True)
+class Blocker:
+    id: str
+    kind: e.BlockerKind
+    about: str
+    text: str
+    answer: str | None = None
+
+    @property
+    def open(self) -> bool:
+        return self.answer is None
+
+
+@dataclass(frozen=True)
+class Landing:
+    """A merge on its way: prepared, then built (`new` known), then requested."""
+
+    prepared: e.MergePrepared
+    new: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The whole state. Mappings are never changed in place."""
+
+    id: str
+    phase: str = "new"
+    seq: int = -1
+    hash: str = e.ZERO
+    time: str = ""
+    started: e.RunStarted | None = None
+    issue: e.IssueRead | None = None
+    pending: Mapping[int, e.Event] = field(default_factory=dict)
+    plan: Plan | None = None
+    plan_digest: str = ""
+    plan_version: int = 0
+    plan_requests: int = 0
+    plan_answers: int = 0  # of the orchestrator, of any sort: how often planning had its chance
+    plan_invalid: int = 0
+    plan_feedback: tuple[str, ...] = ()
+    proposal: e.PlanProposed | None = None
+    questions: tuple[str, ...] = ()
+    answers: tuple[tuple[str, str], ...] = ()
+    works: Mapping[str, Work] = field(default_factory=dict)
+    tip: str = ""
+    landing: Landing | None = None
+    verified: tuple[str, str] | None = None  # (tip, tree): all checks passed there
+    failed_checks: e.ChecksFailed | None = None
+    check_rounds: int = 0
+    round: int = 0
+    rounds_allowed: int = 0
+    reviews: Mapping[str, str] = field(default_factory=dict)  # reviewer -> tip it last reported on
+    reported: tuple[e.ReviewReported, ...] = ()  # whose findings are not opened or closed yet
+    findings: tuple[Finding, ...] = ()
+    fixing: tuple[str, ...] = ()  # findings given to their owners in this round
+    blockers: tuple[Blocker, ...] = ()
+    failures: Mapping[str, int] = field(default_factory=dict)  # purpose key -> failed agent runs in a row
+    trouble: tuple[tuple[e.BlockerKind, str, str], ...] = ()  # (kind, about, text) to be raised
+    stopped: bool = False  # run.blocked was said, and nothing has come since
+    synthesis: e.SynthesisWritten | None = None
+    ship: e.ShipObserved | None = None
+    ship_verified: tuple[str, str] | None = None
+    shipped: str = ""
+    ship_asked: bool = False
+
+    @property
+    def settings(self) -> e.Settings:
+        return self.started.settings if self.started else e.Settings()
+
+    @property
+    def ref(self) -> str:
+        return f"refs/heads/orchgit/{self.id}/integration"
+
+    @property
+    def over(self) -> bool:
+        return self.phase in TERMINAL
+
+    def all_checks(self) -> tuple[str, ...]:
+        """Of every assignment, each once: what runs on the whole."""
+        return tuple(dict.fromkeys(c for w in self.works.values() for c in w.spec.checks))
+
+    def open_blockers(self, about: str | None = None) -> tuple[Blocker, ...]:
+        return tuple(b for b in self.blockers if b.open and about in (None, b.about))
+
+    def open_findings(self) -> tuple[Finding, ...]:
+        return tuple(f for f in self.findings if f.state == "open")
+
+    def reviewers(self) -> tuple[str, ...]:
+        named = self.plan.reviewers if self.plan else ()
+        return tuple(dict.fromkeys((*self.settings.reviewers, *named)))
+
+
+def branch(run: str, assignment: str) -> str:
+    """The worker's branch; of the engine's alone to move."""
+    return f"refs/heads/orchgit/{run}/{assignment}"
+
+
+def purpose_key(body: e.Body) -> str:
+    """Names the agent run that a request asks for; the key of playbooks, briefs and failure counts."""
+    match body:
+        case e.PlanRequested():
+            return "plan"
+        case e.AgentRequested(assignment=name):
+            return f"work/{name}"
+        case e.VerdictRequested(assignment=name):
+            return f"verdict/{name}"
+        case e.ReviewRequested(reviewer=name):
+            return f"review/{name}"
+        case e.SynthesisRequested():
+            return "synthesis"
+    raise TypeError(f"{body.type} asks for no agent")
