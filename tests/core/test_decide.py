@@ -1,4 +1,4 @@
-"""Decisions: a batch ends in a fixed point, a killed run ends as an undisturbed one, and nothing impossible is written."""
+"""Decisions: a batch ends in a fixed point, a killed run as an undisturbed one, and nothing impossible is written."""
 
 from __future__ import annotations
 
@@ -312,7 +312,7 @@ def test_rounds_of_review_are_counted_and_then_a_human_is_asked() -> None:
 # -- killed at any instant -------------------------------------------------------------------------------
 
 
-def outcome(done: Sim) -> tuple[str, dict[str, str], dict[str, int], list[tuple[str, str, str]]]:
+def outcome(done: Sim) -> tuple[object, ...]:
     """What the same agents must lead to, whenever the engine died."""
     merges = Counter(v.body.assignment for v in done.log if isinstance(v.body, e.MergeDone))
     findings = sorted((f.path, f.title, f.state) for f in done.run.findings)

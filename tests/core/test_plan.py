@@ -73,7 +73,7 @@ ALONE: dict[str, tuple[Plan, tuple[str, ...]]] = {
         ("'web'", "depends on 'apj', which does not exist", "did you mean 'api'?", "one of: api"),
     ),
     "cycle": (
-        plan_of(assignment("api", after=("docs",)), assignment("web", after=("api",)), assignment("docs", after=("web",))),
+        plan_of(*(assignment(n, after=(d,)) for n, d in (("api", "docs"), ("web", "api"), ("docs", "web")))),
         ("cycle", "api", "web", "docs", " -> ", "break it"),
     ),
     "overlap": (

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from orchgit import report
 from orchgit.core import events as e
 from orchgit.core.decide import ENGINE
+from orchgit.core.review import Finding
 from orchgit.core.state import Run, evolve, replay
 from tests.core.world import (
     CALM,
@@ -40,8 +41,8 @@ PAIR = plan_of(assignment("api"), assignment("web", after=("api",)))
 
 def calm(text: str, *, lines: bool = False) -> bool:
     """Whether a terminal shows this and does nothing else."""
-    return all(unicodedata.category(c)[0] != "C" and unicodedata.category(c) not in ("Zl", "Zp")
-               or (lines and c == "\n") or unicodedata.category(c) == "Cn" for c in text)  # fmt: skip
+    moving = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+    return all(unicodedata.category(c) not in moving or (lines and c == "\n") for c in text)
 
 
 def event_of(body: e.Body) -> e.Event:
@@ -87,7 +88,7 @@ def test_every_event_has_a_sentence(body: e.Body) -> None:
     assert len(said) > 3
 
 
-@pytest.mark.parametrize("body", [b for b in examples(HOSTILE.replace("\udc80", ""))], ids=lambda b: b.type)
+@pytest.mark.parametrize("body", examples(HOSTILE), ids=lambda b: b.type)
 def test_no_sentence_moves_the_cursor_whatever_the_event_holds(body: e.Body) -> None:
     """Also in fields that are the engine's own: a log to be read may have been written by anybody."""
     assert calm(report.say(event_of(body)))
@@ -146,7 +147,7 @@ def test_every_state_can_be_told() -> None:
         assert text.endswith("\n")
         assert f"**{run.phase}**" in text
         seen.add(run.phase)
-    assert seen >= {"started", "planning", "asking", "approving", "executing", "verifying", "reviewing", "completed",
+    assert seen >= {"started", "planning", "approving", "executing", "verifying", "reviewing", "completed",
                     "synthesizing", "sealing", "shipping", "aborting", "aborted"}  # fmt: skip
 
 
@@ -248,8 +249,8 @@ def test_nothing_hostile_gets_into_any_view() -> None:
     name = HOSTILE.replace("\n", "")
     run = replace(
         done.run, issue=e.IssueRead(name, name, "x"), reported=(), questions=(name,),
-        synthesis=replace(example(e.SynthesisWritten, HOSTILE)),
-        findings=tuple(replace(f, state="open") for f in example(tuple[e.Finding, ...], HOSTILE)),
+        synthesis=example(e.SynthesisWritten, HOSTILE),
+        findings=(replace(example(Finding, HOSTILE), state="open"),),
     )  # fmt: skip
     log = [event_of(b) for b in examples(HOSTILE)]
     assert all(calm(line) for line in report.status_lines(run))

@@ -24,7 +24,7 @@ def test_at_or_above_the_threshold_blocks(threshold: Severity) -> None:
 
 def test_only_an_open_one_blocks() -> None:
     for state in ("fixed", "waived"):
-        assert not blocks(FOUND.closed(state), "info")  # type: ignore[arg-type]
+        assert not blocks(FOUND.closed(state), "info")
     assert blocks(FOUND, "info")
 
 

@@ -383,15 +383,14 @@ def test_what_an_attempt_was_told_is_told_again_when_nothing_came_of_it() -> Non
     ]
     for until, body, more in ends:
         steps = begun(until)
-        assert steps.api.feedback == ()
+        assert not steps.api.feedback
         steps.add(body)
         assert steps.api.feedback[:1] == told, body.type
         assert len(steps.api.feedback) == 1 + len(more)
-        for words, piece in zip(more, steps.api.feedback[1:], strict=True):
-            assert words in piece
+        assert all(words in piece for words, piece in zip(more, steps.api.feedback[1:], strict=True))
     steps = begun("gate")
     steps.add(e.GatePassed("api", 1, C1, T1, 1, ""))
-    assert steps.api.feedback == (), "what was asked for is in the commit now"
+    assert not steps.api.feedback, "what was asked for is in the commit now"
 
 
 def test_after_a_join_every_later_attempt_goes_on_from_it() -> None:
@@ -511,7 +510,7 @@ def test_a_reviewer_cannot_close_what_was_never_opened() -> None:
 def test_a_humans_plan_supersedes_the_one_that_is_being_made() -> None:
     """`orchgit start --plan FILE` with --yes, or an edited plan that crosses with a rejection."""
     for approval in ("human", "policy"):
-        done = Sim(Steps().plan, 4, CALM, e.Settings(approval=approval)).begin()  # type: ignore[arg-type]
+        done = Sim(Steps().plan, 4, CALM, e.Settings(approval=approval)).begin()
         ((seq, _),) = done.run.pending.items()
         mine = replace(done.plan, goal="Mine.")
         done.say(e.PlanProposed(1, e.plan_digest(mine), mine))

@@ -1,11 +1,11 @@
 """A simulated world for the core: trees, commits, refs and cells as values, agents and humans by seeded chance.
 
-`World` answers each request as orchgit/effects.py would, on dictionaries: ids are hashes, a tree is path -> content. It
-is also the `Facts` that audit asks. `Sim` drives a run in it: outcomes come in any order and in batches of any size, the
+`World` answers each request as orchgit/effects.py would, on dictionaries: ids are hashes, a tree is path -> content.
+It is also the `Facts` that audit asks. `Sim` drives a run in it: outcomes come in any order and in batches of any size, the
 engine can die between any two events, humans say what they like. After every event it looks for what must never be.
 
-What an agent does is decided by its job's key (orchgit/brief.py) and the seed, not by when it is asked: so a run that was
-killed and resumed meets the same agents as one that was not.
+What an agent does is decided by its job's key (orchgit/brief.py) and the seed, not by when it is asked: so a run that
+was killed and resumed meets the same agents as one that was not.
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ def some_plan(rng: Random) -> Plan:
 
 def some_settings(rng: Random) -> e.Settings:
     return e.Settings(
-        attempts=rng.randint(1, 3), rounds=rng.randint(1, 3), parallel=rng.randint(1, 4), plan_retries=rng.randint(0, 2),
-        agent_retries=rng.randint(0, 2), blocking=rng.choice(SEVERITIES[:3]),
+        attempts=rng.randint(1, 3), rounds=rng.randint(1, 3), parallel=rng.randint(1, 4),
+        plan_retries=rng.randint(0, 2), agent_retries=rng.randint(0, 2), blocking=rng.choice(SEVERITIES[:3]),
         reviewers=rng.choice(((), ("security-reviewer",), ("security-reviewer", "style-reviewer"))),
         approval=rng.choice(("human", "human", "policy")), ship=rng.choice(("none", "merge")),
     )  # fmt: skip
@@ -171,7 +171,7 @@ class World:
 
     @staticmethod
     def carry(base: Tree, head: Tree, onto: Tree) -> tuple[dict[str, str], list[str]]:
-        """As orchgit/git/trees.py: the entries of base..head set on `onto`, or the paths that keep it from being done."""
+        """As orchgit/git/trees.py: the entries of base..head set on `onto`; the paths that keep it from being done."""
         result, stale = dict(onto), []
         for path in sorted(base.keys() | head.keys()):
             old, new, there = base.get(path), head.get(path), onto.get(path)
@@ -440,8 +440,8 @@ class Watch:
 
     def see(self, before: Run, event: e.Event, after: Run) -> None:
         body = event.body
-        things = [(type(p.body), getattr(p.body, "assignment", ""), getattr(p.body, "attempt", 0),
-                   getattr(p.body, "subject", ""), getattr(p.body, "reviewer", "")) for p in after.pending.values()]  # fmt: skip
+        named = ("assignment", "attempt", "subject", "reviewer")
+        things = [(type(p.body), *(getattr(p.body, n, "") for n in named)) for p in after.pending.values()]
         assert len(things) == len(set(things)), f"two requests for one thing: {things}"
         assert sum(1 for p in after.pending.values() if isinstance(p.body, e.MergePrepared | e.MergeRequested)) <= 1
         busy = [n for n, w in after.works.items() if w.stage in HOUSED | {"assigned"}]
@@ -483,6 +483,7 @@ class Watch:
 
 
 Rows = set[tuple[str, str]]
+USUAL = e.Settings()
 
 
 @dataclass
@@ -490,7 +491,7 @@ class Sim:
     plan: Plan
     seed: int
     odds: Odds = ROUGH
-    settings: e.Settings = e.Settings()
+    settings: e.Settings = USUAL
     patience: int = 25  # what a human answers before giving up
     crash_at: int | None = None  # the engine dies once, so that the log has this many events
     scripted: bool = True
@@ -575,8 +576,8 @@ class Sim:
 
     def begin(self) -> Sim:
         started = e.RunStarted(
-            e.DECIDER, self.world.base, BASE_REF, "sha1", "orchgit/0", "git/2", "python/3", oid("config"), self.settings,
-            ROSTER, "simulated", True, self.scripted,
+            e.DECIDER, self.world.base, BASE_REF, "sha1", "orchgit/0", "git/2", "python/3", oid("config"),
+            self.settings, ROSTER, "simulated", True, self.scripted,
         )  # fmt: skip
         self.record(e.Draft(started, USER), e.Draft(ISSUE, USER))
         return self
@@ -612,7 +613,7 @@ class Sim:
             self.say(self.answer())
             return
         seqs = rng.sample(list(self.tasks), rng.randint(1, len(self.tasks)))
-        drafts = []
+        drafts: list[e.Draft] = []
         for seq in seqs:
             run, event, lost = self.tasks.pop(seq)
             drafts += self.notes(event)
@@ -717,7 +718,7 @@ def example(hint: Any, text: str = "words") -> Any:
         return True
     if isinstance(hint, type):
         hints = get_type_hints(hint)
-        return hint(**{f.name: example(hints[f.name], text) for f in fields(hint)})  # type: ignore[arg-type]
+        return hint(**{f.name: example(hints[f.name], text) for f in fields(hint)})
     return args[0] if origin is not None and isinstance(args[0], str) else example(args[0], text)
 
 

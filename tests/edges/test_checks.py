@@ -111,11 +111,11 @@ NASTY = [
 @pytest.mark.parametrize("said", NASTY, ids=lambda s: repr(s[:24]))
 def test_nothing_printed_stops_the_engine_or_spoils_the_log(said: str) -> None:
     """The code under test writes this. A number too large for an event would make the log unreadable for ever."""
-    begun = time.monotonic()
+    begun = time.process_time()
     left = checks.plain(said.encode())
     found = checks.count(left)
     checks._NOTHING.search(left)
-    assert time.monotonic() - begun < 3
+    assert time.process_time() - begun < 3
     assert found is None or found < MAX_INT
 
 
