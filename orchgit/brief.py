@@ -113,7 +113,7 @@ def _assignment(spec: Assignment, what: str) -> list[str]:
 def work(run: Run, name: str) -> str:
     task = run.works[name]
     parts = [*_assignment(task.spec, ASKED), f"# The whole\n\n{fenced('plan', _others(run, name))}"]
-    # From the state: feedback has to fit in an event, so it may be cut, and a later attempt may be told of other things.
+    # From the state: feedback has to fit in an event, so it may be cut; and a later attempt is told of other things.
     told_of = {f.id for f in run.findings if any(piece.startswith(f"Finding {f.id} ") for piece in task.brief)}
     fixes = [f for f in run.open_findings() if f.id in task.fixes and f.id not in told_of]
     if fixes:

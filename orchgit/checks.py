@@ -20,7 +20,7 @@ EXCERPT = 3500  # characters of failing output that the next attempt is shown
 # for ever), and no number is longer than an event can hold.
 _RUNNERS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("unittest", re.compile(r"^Ran (\d{1,9}) tests? in ", re.M)),
-    ("pytest", re.compile(r"^=*[ ]?(?:\d+ [a-z ]+, )*(\d{1,9}) passed(?:, \d+ [a-z ]+)* in [\d.]+s", re.M)),
+    ("pytest", re.compile(r"^(?=.* in [\d.]+s)=*[ ]?(?:\d+ [a-z ]+, )*(\d{1,9}) passed(?:, \d+ [a-z ]+)* in ", re.M)),
     ("node", re.compile(r"^(?:# |ℹ )tests (\d{1,9})$", re.M)),
     ("cargo", re.compile(r"^test result: \w{1,20}\. (\d{1,9}) passed", re.M)),
     ("jest", re.compile(r"^Tests:(?: +\d+ [a-z]+,)* +(\d{1,9}) total$", re.M)),

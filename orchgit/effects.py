@@ -89,7 +89,7 @@ def perform(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
         case e.SynthesisRequested():
             return _synthesis(world, run, event, emit)
         case e.ShipRequested():
-            done = observe(world.door, body.ref)
+            done = observe(world.door, body.ref, run.tip)
         case _:
             raise TypeError(f"{body.type} is not a request")
     return e.Draft(done, ENGINE, event.seq)
@@ -403,13 +403,15 @@ def _swap(world: World, run: Run, body: e.MergeRequested) -> e.Body:
     return e.MergeDone(body.land, body.assignment, body.new)
 
 
-def observe(door: Door, ref: str) -> e.ShipObserved:
-    """Where the branch stands that is shipped to, and why that cannot be done now; "" when it can."""
+def observe(door: Door, ref: str, tip: str = "") -> e.ShipObserved:
+    """Where the branch stands that `tip` is shipped to, and why that cannot be done now; "" when it can."""
     if not ref:
         return e.ShipObserved("", "", "HEAD was detached when the run began: there is no branch to merge into")
     old = door.ref(ref)
     if old is None:
         return e.ShipObserved(ref, "", f"{ref} is gone")
+    if tip and _contains(door, old, tip):
+        return e.ShipObserved(ref, old, "", merged=True)
     listed = door.run("worktree", "list", "--porcelain", refs=True).decode("utf-8", "replace")
     place = ""
     for line in listed.splitlines():

@@ -207,6 +207,10 @@ def _sentence(body: e.Body) -> str:
             return "asked to ship"
         case e.ShipRequested():
             return f"looks where {safe(body.ref) or 'the base'} stands"
+        case e.ShipLeft():
+            return "left unshipped"
+        case e.ShipObserved(merged=True):
+            return f"{body.ref} has the work already, at {id7(body.old)}"
         case e.ShipObserved():
             return f"{body.ref} is at {id7(body.old)}" if not body.why else f"cannot ship: {short(body.why, 200)}"
     return body.type

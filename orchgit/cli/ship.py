@@ -14,9 +14,10 @@ from orchgit.cli.common import RunName
 def command(
     run: RunName = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
+    leave: Annotated[bool, typer.Option("--leave", help="Do without, where a run waits only for this.")] = False,
 ) -> int:
     """Merge the work into the branch it was based on."""
-    from orchgit.cli.common import state_of
+    from orchgit.cli.common import state_of, tell
     from orchgit.cli.screen import Screen
     from orchgit.cli.start import drive
     from orchgit.core import events as e
@@ -31,6 +32,8 @@ def command(
     store = find_run(repo.common, run or None)
     state = state_of(store)
     ref = state.started.base_ref if state.started else ""
+    if leave:
+        return tell(store, e.ShipLeft(), "left unshipped")
     if state.phase != "completed":
         hint = f"orchgit status {state.id}" if state.over else f"orchgit resume {state.id}"
         raise OrchgitError(Kind.NO, f"run {state.id} is {state.phase}, not completed", "", hint)
@@ -40,9 +43,13 @@ def command(
     # Looked at before the run is asked: a completed run must not become a blocked one by a question.
     door = Door(repo.common, repo.object_format)
     try:
-        why = observe(door, ref).why
+        seen = observe(door, ref, state.tip)
     finally:
         door.close()
+    if seen.merged:
+        print(f"{ref} has the work already")
+        return 0
+    why = seen.why
     if why:
         raise OrchgitError(
             Kind.NO, f"run {state.id} cannot be shipped now", why,

@@ -335,7 +335,7 @@ def _shipping(run: Run) -> e.Body | None:
         return _land(run, run.ship.ref if run.ship else "")
     if run.pending or run.open_blockers("ship"):
         return None
-    wanted = run.settings.ship == "merge" or run.ship_asked
+    wanted = (run.settings.ship == "merge" or run.ship_asked) and not run.ship_left
     if not wanted or run.shipped:
         return None if run.open_blockers() else e.RunCompleted(run.tip)
     if run.ship is None:
@@ -349,6 +349,8 @@ def describe(run: Run, blocker: Blocker) -> str:
     """What a person can type about a blocker."""
     if blocker.kind == "finding" and blocker.about != "review":
         return f'orchgit waive {run.id} {blocker.about} --why "…"   or   orchgit retry {run.id}/ASSIGNMENT'
+    if blocker.kind == "ship":
+        return f'orchgit answer {run.id} {blocker.id} "look again"   or   orchgit ship {run.id} --leave'
     if blocker.about in run.works:
         return f'orchgit answer {run.id} {blocker.id} "…"   or   orchgit retry {run.id}/{blocker.about}'
     return f'orchgit answer {run.id} {blocker.id} "…"'

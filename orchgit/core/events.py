@@ -729,6 +729,14 @@ class ShipAsked(Body):
 
 
 @dataclass(frozen=True)
+class ShipLeft(Body):
+    """`orchgit ship RUN --leave`: the run completes without; the work stays on the integration branch."""
+
+    type = "ship.left"
+    kind = "input"
+
+
+@dataclass(frozen=True)
 class ShipRequested(Body):
     """Look at the branch that the work is to land on."""
 
@@ -739,13 +747,15 @@ class ShipRequested(Body):
 
 @dataclass(frozen=True)
 class ShipObserved(Body):
-    """Where that branch stands. `why` says what keeps us from moving it; "" when nothing does."""
+    """Where that branch stands. `why` says what keeps us from moving it; "" when nothing does. `merged`: it has the
+    work already, by hand."""
 
     type = "ship.observed"
     kind = "outcome"
     ref: str
     old: str
     why: str
+    merged: bool = False
 
 
 BODIES: tuple[type[Body], ...] = (
@@ -757,7 +767,7 @@ BODIES: tuple[type[Body], ...] = (
     ChecksFailed, ChecksStale, VerdictRequested, VerdictGiven, MergePrepared, MergeBuilt, MergeRequested,
     MergeDone, MergeStale, BlockerRaised, BlockerAnswered, ReviewRequested, ReviewReported, FindingOpened,
     FindingFixed, FindingWaived, FixAssigned, SynthesisRequested, SynthesisWritten, ShipAsked, ShipRequested,
-    ShipObserved,
+    ShipLeft, ShipObserved,
 )  # fmt: skip
 TYPES: dict[str, type[Body]] = {body.type: body for body in BODIES}
 

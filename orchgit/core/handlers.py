@@ -520,11 +520,19 @@ def _synthesis_written(run: Run, event: e.Event) -> Run:
 
 
 def _ship_asked(run: Run, event: e.Event) -> Run:
-    return replace(run, ship_asked=True, ship=None, ship_verified=None, shipped="")
+    return replace(run, ship_asked=True, ship_left=False, ship=None, ship_verified=None, shipped="")
+
+
+def _ship_left(run: Run, event: e.Event) -> Run:
+    blockers = tuple(replace(b, answer="left") if b.open and b.about == "ship" else b for b in run.blockers)
+    trouble = tuple(t for t in run.trouble if t[1] != "ship")
+    return replace(run, ship_left=True, blockers=blockers, trouble=trouble)
 
 
 def _ship_observed(run: Run, event: e.Event) -> Run:
     body = _body(event, e.ShipObserved)
+    if body.merged:
+        return replace(run, ship=body, shipped=body.old)
     if body.why:
         return replace(run, trouble=(*run.trouble, ("ship", "ship", body.why)))
     return replace(run, ship=body)
@@ -579,5 +587,6 @@ HANDLERS: dict[type[e.Body], Callable[[Run, e.Event], Run]] = {
     e.SynthesisRequested: _synthesis_requested,
     e.SynthesisWritten: _synthesis_written,
     e.ShipAsked: _ship_asked,
+    e.ShipLeft: _ship_left,
     e.ShipObserved: _ship_observed,
 }

@@ -119,6 +119,7 @@ class Run:
     ship_verified: tuple[str, str] | None = None
     shipped: str = ""
     ship_asked: bool = False
+    ship_left: bool = False
 
     @property
     def settings(self) -> e.Settings:

@@ -1,8 +1,8 @@
 """What may happen when, and what an event means for a run.
 
 `evolve(run, event)` is the only way a run changes. Two tables say which moves are legal: `RUN_MOVES` for the run,
-`WORK_MOVES` for one assignment; a missing row is the error. What an event changes beside its row, and the rules that are
-worth more than a row, are in handlers.py; what a run is, in run.py.
+`WORK_MOVES` for one assignment; a missing row is the error. What an event changes beside its row, and the rules that
+are worth more than a row, are in handlers.py; what a run is, in run.py.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ RUN_MOVES: dict[tuple[str, str], str] = {
     ("sealing", "merge.done:seal"): "shipping",
     ("shipping", "ship.requested"): "shipping",
     ("shipping", "ship.observed"): "shipping",
+    ("shipping", "ship.left"): "shipping",
     ("shipping", "checks.requested:ship"): "shipping",
     ("shipping", "checks.passed:ship"): "shipping",
     ("shipping", "checks.failed:ship"): "shipping",

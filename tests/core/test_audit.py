@@ -1,8 +1,8 @@
 """Audit: honest logs pass every law; a log or a repository that was touched is found out, or said not to be.
 
-The corpus is one honest log (`honest`), attacked at every event and every field: as it is, with the line's own hash mended
-(`reseal`), and with everything after it mended too (`rechain`): what somebody does who owns the machine. What then only
-git can show, and what nothing shows, stands in `TRUSTED` and `test_what_is_taken_on_trust`.
+The corpus is one honest log (`honest`), attacked at every event and every field: as it is, with the line's own hash
+mended (`reseal`), and with everything after it mended too (`rechain`), as somebody does who owns the machine. What then
+only git can show, and what nothing shows, stands in `TRUSTED` and `test_what_is_taken_on_trust`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A simulated world for the core: trees, commits, refs and cells as values, agents and humans by seeded chance.
 
 `World` answers each request as orchgit/effects.py would, on dictionaries: ids are hashes, a tree is path -> content.
-It is also the `Facts` that audit asks. `Sim` drives a run in it: outcomes come in any order and in batches of any size, the
-engine can die between any two events, humans say what they like. After every event it looks for what must never be.
+It is also the `Facts` that audit asks. `Sim` drives a run in it: outcomes come in any order and in batches of any size,
+the engine can die between any two events, humans say what they like. After every event it looks for what must never be.
 
 What an agent does is decided by its job's key (orchgit/brief.py) and the seed, not by when it is asked: so a run that
 was killed and resumed meets the same agents as one that was not.
@@ -415,6 +415,8 @@ class World:
         return e.MergeDone(body.land, body.assignment, body.new)
 
     def _observe(self, run: Run, event: e.Event, body: e.ShipRequested) -> e.Body:
+        if self.chance("no_ship", "by hand", event.seq):
+            return e.ShipObserved(body.ref, self.refs[body.ref], "", merged=True)
         if self.chance("no_ship", event.seq):
             return e.ShipObserved(body.ref, "", "it is checked out")
         if self.chance("moved", "main", event.seq):
@@ -676,6 +678,8 @@ class Sim:
             if merged and rng.random() < 0.5:
                 return e.BlockerAnswered(blocker.id, "yours", rng.choice(merged))
             return e.FindingWaived(blocker.about, "it is meant so")
+        if blocker.kind == "ship" and rng.random() < 0.5:
+            return e.ShipLeft()
         return e.BlockerAnswered(blocker.id, rng.choice(("", "try again")))
 
     def anything(self) -> e.Body:

@@ -375,6 +375,16 @@ def test_packs_that_are_not_right(far: tuple[Repo, Door, str, Repo]) -> None:
     assert gate.admit(door, output(head, tree, pack + b"more"), start).tree == tree, "what follows a pack is not read"
 
 
+def test_a_commit_that_is_there_already_but_not_all_of_it(far: tuple[Repo, Door, str, Repo]) -> None:
+    """The user's store may hold the rests of what was pruned; a worker may name them."""
+    mine, door, start, theirs = far
+    tree = mine.raw_tree((FILE, b"gone", "1" * 40))
+    commit = mine.made(tree, start)
+    refused(door, mine, output(commit, tree, theirs.pack()), start)
+    for oid in (tree, commit):
+        (mine.common / "objects" / oid[:2] / oid[2:]).unlink()
+
+
 def test_a_pack_that_is_too_large(far: tuple[Repo, Door, str, Repo], monkeypatch: pytest.MonkeyPatch) -> None:
     mine, door, start, theirs = far
     monkeypatch.setattr(gate, "MAX_PACK", 10_000)
