@@ -652,6 +652,24 @@ def test_a_branch_that_is_checked_out_is_not_shipped_to(world: World) -> None:
     sound(world)
 
 
+def test_what_was_merged_by_hand_is_shipped(world: World) -> None:
+    world.start(simple(), "--ship", "merge", code=4)
+    world.git("merge", "-q", "--ff-only", f"orchgit/{world.name}/integration")
+    world.run("answer", world.name, "B1", "merged it")
+    world.run("resume")
+    assert world.run("status", world.name, "--json").json["phase"] == "completed"
+    assert world.events("ship.observed")[-1]["data"]["merged"]
+    sound(world)
+
+
+def test_a_run_can_do_without_shipping(world: World) -> None:
+    main = world.git("rev-parse", "main")
+    world.start(simple(), "--ship", "merge", code=4)
+    assert "completed" in world.run("ship", world.name, "--leave").out
+    assert world.git("rev-parse", "main") == main
+    sound(world)
+
+
 def test_ship_afterwards(world: World) -> None:
     world.start(simple())
     run, main = world.name, world.git("rev-parse", "main")
