@@ -81,7 +81,8 @@ def make(door: Door, root: Path, commit: str, *, branch: str = "", who: str = "w
         ref.parent.mkdir(parents=True, exist_ok=True)
         ref.write_text(f"{commit}\n")
     checkout(cell.git, cell.work, commit)
-    shutil.copyfile(cell.git / "index", root / "index")
+    # With its time: by that git knows for which files "same size, same second" is not enough to be unchanged.
+    shutil.copy2(cell.git / "index", root / "index")
     (cell.work / ".git").write_text(f"gitdir: {cell.git}\n")
     return cell
 
@@ -163,7 +164,7 @@ find . -name .git -prune -o -type d ! -perm -500 -exec chmod u+rx {} \; \
     -o -type f ! -perm -400 -exec chmod u+r {} \; >&2 || :
 export GIT_WORK_TREE="$1" GIT_INDEX_FILE="$tmp/harvest-index" GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null
 snapshot() {
-    rm -f "$GIT_INDEX_FILE"; cp "$pristine" "$GIT_INDEX_FILE"
+    rm -f "$GIT_INDEX_FILE"; cp -p "$pristine" "$GIT_INDEX_FILE"
     g() { git -c core.hooksPath=/dev/null -c core.fsmonitor=false -c gc.auto=0 \
         -c core.excludesFile="$spare/info/exclude" -c core.sparseCheckout=false -c core.ignoreCase=false \
         -c core.precomposeUnicode=false -c advice.addEmbeddedRepo=false -c core.worktree="$GIT_WORK_TREE" "$@"; }

@@ -481,6 +481,8 @@ class Watch:
                 self.merged.add(body.assignment)
             case e.RunCompleted():
                 assert set(before.works) <= self.merged
+        if after.phase in ("completed", "aborted"):
+            assert not any(w.cell or w.stage in HOUSED for w in after.works.values()), "a cell is left behind"
         assert after.tip == self.tip
 
 
@@ -592,6 +594,8 @@ class Sim:
         while not self.run.over or self._later():
             assert len(self.log) < limit, "it never ends"
             self.step()
+        if self.run.phase != "failed":
+            assert not self.world.cells, f"cells are left behind: {list(self.world.cells)}"
         return self
 
     def _later(self) -> bool:

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -353,6 +354,18 @@ END
     gate.judge(door, Scope(("**",)), gate.raw_diff(door, start, left.commit), door.tree_of(start))
     cells.remove(cell.root)
     assert list(outside.iterdir()) == []
+    door.close()
+
+
+def test_a_change_of_the_same_size_in_the_same_second_is_seen(tmp_path: Path, repo: Repo) -> None:
+    """Most builds of git compare times by the second, and look again only where the index is not younger than that."""
+    door = repo.door()
+    start = repo.ask("rev-parse", "HEAD")
+    time.sleep(1.02 - time.time() % 1)  # a second has just begun
+    cell = cells.make(door, tmp_path / "cell", start, branch=BRANCH)
+    (cell.work / "src" / "a.py").write_bytes(b"a = 2\n")
+    time.sleep(1.02 - time.time() % 1)
+    assert changed(repo, cell, start) == {"src/a.py": "M"}
     door.close()
 
 

@@ -214,10 +214,10 @@ def test_looking_does_not_hold(path: Path) -> None:
     for each in lookers:
         each.start()
     time.sleep(0.3)
-    assert seen == {None}
     stop.set()
     for each in lookers:
         each.join()
+    assert seen == {None}
     Log(path).close()
 
 

@@ -18,6 +18,7 @@ TRICKS = [
     "x\u2028Orchgit-Run: other\u2029Orchgit-Log: forged",
     "x\x85Orchgit-Run: other\x0bOrchgit-Run: other",
     "Orch\x1bgit-Run: other",
+    "Orchgit-Run: other\nOrchgit-Log: forged",
     "text\n\nSigned-off-by: x\nOrchgit-Run: other\n\n\n",
     "---\nOrchgit-Run: other",
     "",
@@ -35,6 +36,9 @@ def test_no_trailer_but_ours(tmp_path: Path, trick: str) -> None:
         sound(repo)
         said = git(repo.root, "log", "-1", "--format=%(trailers:only,unfold)", commit).decode().splitlines()
         assert [line for line in said if line.lower().startswith("orchgit-")] == [f"{k}: {v}" for k, v in OURS.items()]
+        below = text.partition("\n")[2].splitlines()
+        bare = [line for line in below if line.lower().startswith("orchgit-")]
+        assert bare == [f"{k}: {v}" for k, v in OURS.items()], "nor a line that a simpler reader could take for one"
         shown = git(repo.root, "log", "-1", "--format=%B", commit).decode()
         assert not [c for c in shown if (ord(c) < 32 and c not in "\n\t") or 0x7F <= ord(c) < 0xA0]
         assert len(git(repo.root, "log", "-1", "--format=%s", commit)) <= 100 + 1
