@@ -214,7 +214,14 @@ def _salvage(world: World, run: Run, body: e.SalvageRequested) -> e.Body:
         return e.SalvageKept(name, attempt, "", "nothing was changed")
     world.door.swap([(_salvage_ref(run, name, attempt), left.commit, None)], "orchgit: set aside")
     world.door.barrier()
-    return e.SalvageKept(name, attempt, left.commit)
+    changes = gate.raw_diff(world.door, world.door.tree_of(start), left.tree)
+    why = _copy_out(world, cell, name, attempt) if _repositories(changes) else ""
+    return e.SalvageKept(name, attempt, left.commit, why)
+
+
+def _repositories(changes: Sequence[trees.Change]) -> bool:
+    """Whether a repository lies inside the work: to git that is a name only, and its files are not in the snapshot."""
+    return any(c.new is not None and c.new[0] == gate.GITLINK for c in changes)
 
 
 def _copy_out(world: World, cell: cells.Cell, name: str, attempt: int) -> str:
@@ -307,6 +314,8 @@ def _gate(world: World, run: Run, event: e.Event, body: e.GateRequested, emit: E
     if found:
         door.swap([salvage], f"orchgit: attempt {attempt}, as the worker left it")
         door.barrier()
+        if _repositories(changes):
+            _copy_out(world, world.cell(name, attempt), name, attempt)
         return failed(found, left.commit)
     text = merges.message(
         spec.title, work.report.summary if work.report else "",

@@ -186,7 +186,7 @@ def apply(runner: Runner, path: Path) -> list[e.Event]:
         message = json.loads(path.read_bytes())
         draft = draft_of(message)
         return runner.record(draft)
-    except (ValueError, KeyError, TypeError, RecursionError, Illegal) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, Illegal) as error:
         said = f"message {path.stem}: {error}"[:500]
         ignored = e.Draft(e.OutcomeIgnored("inbox", said), ENGINE)
         return runner.record(ignored)

@@ -26,7 +26,12 @@ def dumps(value: object) -> str:
 
 
 def encode(value: Any) -> Any:
-    """A dataclass, tuple or scalar as a JSON value. Fields keep the order of their declaration."""
+    """A dataclass, tuple or scalar as a JSON value. Fields keep the order of their declaration.
+
+    Raises ValueError for an integer that `decode` would refuse: what is written can be read.
+    """
+    if type(value) is int and abs(value) >= MAX_INT:
+        raise ValueError(f"{value:.6g} is too large an integer")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, tuple):

@@ -805,6 +805,10 @@ class Event:
 
 def seal(draft: Draft, *, run: str, seq: int, time: str, prev: str) -> Event:
     """Give a draft its place in the chain. Raises LineError for one too long to be a line."""
+    try:
+        data = encode(draft.body)
+    except ValueError as error:
+        raise LineError(f"{draft.body.type}: {error}") from error
     envelope: dict[str, Any] = {
         "v": VERSION,
         "seq": seq,
@@ -813,7 +817,7 @@ def seal(draft: Draft, *, run: str, seq: int, time: str, prev: str) -> Event:
         "time": time,
         "actor": {"kind": draft.actor.kind, "id": draft.actor.id},
         "cause": draft.cause,
-        "data": encode(draft.body),
+        "data": data,
         "prev": prev,
     }
     try:
