@@ -2,7 +2,8 @@
 
 `perform` is called from a thread of its own with the run as it was when the request was made; it returns the outcome
 and may emit notes on the way. `recover` ends a request whose engine died: what can be done again is done again,
-since every act here leads to the same objects and refs; an agent that was lost is said to be lost.
+since every act here leads to the same objects and refs, and who only reads can read again; a worker that was lost
+is said to be lost.
 
 Nothing here decides what to do next, and nothing here writes the log.
 """
@@ -97,8 +98,7 @@ def perform(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
 
 def recover(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
     """End a request that has no outcome."""
-    thinkers = e.AgentRequested | e.PlanRequested | e.VerdictRequested | e.ReviewRequested | e.SynthesisRequested
-    if isinstance(event.body, thinkers):
+    if isinstance(event.body, e.AgentRequested):
         return e.Draft(e.AgentFailed("lost", "its engine ended", lost=True), ENGINE, event.seq)
     return perform(world, run, event, emit)
 

@@ -197,6 +197,8 @@ def _sentence(body: e.Body) -> str:
             return f"finding {body.finding} fixed, says {body.reviewer}"
         case e.FindingWaived():
             return f"finding {body.finding} waived: {short(body.reason)}"
+        case e.FixDropped():
+            return "nothing left to fix; the merged work stands"
         case e.FixAssigned():
             return f"to fix: {', '.join(body.findings) or short(body.why)}"
         case e.SynthesisRequested():
@@ -225,9 +227,10 @@ def _results(results: Sequence[e.CheckResult]) -> str:
 
 def totals(t: e.Totals) -> str:
     return (
-        f"{t.files_created} files created, {t.files_changed} changed, {t.files_deleted} deleted; "
-        f"+{t.lines_added} -{t.lines_deleted} lines; {t.tests_added} tests added in {t.test_files} files; "
-        f"{t.docs_files} docs; {t.assignments} assignments in {t.attempts} attempts"
+        f"{many(t.files_created, 'file')} created, {t.files_changed} changed, {t.files_deleted} deleted; "
+        f"+{t.lines_added} -{t.lines_deleted} lines; "
+        f"{many(t.tests_added, 'test')} added in {many(t.test_files, 'file')}; {many(t.docs_files, 'docs file')}; "
+        f"{many(t.assignments, 'assignment')} in {many(t.attempts, 'attempt')}"
     )
 
 

@@ -49,7 +49,7 @@ READ_TIMEOUT_S = 300.0  # between two pieces of a stream; the service sends ping
 CACHED = {"type": "ephemeral"}
 LOOK_BACK = 20  # blocks before a mark among which the service looks for what it has cached
 KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
-KEY_HINT = "export ANTHROPIC_API_KEY=... (or ANTHROPIC_AUTH_TOKEN), then: orchgit doctor"
+KEY_HINT = "export ANTHROPIC_API_KEY=... (or ANTHROPIC_AUTH_TOKEN), then: orchgit agents"
 STOPS: dict[str, Stop] = {
     "end_turn": "end_turn",
     "stop_sequence": "end_turn",

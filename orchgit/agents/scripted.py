@@ -9,7 +9,12 @@ The playbook is a JSON file, named by the option `playbook` (an absolute path). 
      "jobs": {"work/api/1": [
          {"text": "I add it.", "calls": [{"tool": "write", "input": {"path": "a.py", "content": "a = 1"}}]},
          {"calls": [{"tool": "report", "input": {"summary": "..."}}]}]},
-     "default": {"verdict": [{"calls": [{"tool": "verdict", "input": {"decision": "accept"}}]}]}}
+     "default": {"verdict": [{"calls": [{"tool": "give_verdict", "input": {"decision": "accept"}}]}],
+                 "review": [{"calls": [{"tool": "report_review", "input": {"summary": "clean"}}]}],
+                 "synthesis": [{"calls": [{"tool": "write_synthesis", "input": {"summary": "built"}}]}]}}
+
+The keys: plan/1 (propose_plan or ask_questions), work/ASSIGNMENT/TRY (report), verdict/ASSIGNMENT/TRY (give_verdict),
+review/REVIEWER/ROUND (report_review), synthesis/1 (write_synthesis). What each result takes is in orchgit/wire.py.
 
 A job is looked up by its key (`job.key`), then by its purpose under `default`. Its turn is the number of
 replies in the conversation so far, so a job that starts again starts at the top, and the same file gives the
@@ -96,7 +101,7 @@ class ScriptedBackend:
     default_model = LABEL
 
     def probe(self, options: Mapping[str, str]) -> Probe:
-        hint = 'set playbook = "/absolute/path.json" in the options of the scripted backend'
+        hint = "name one: --playbook FILE, ORCHGIT_PLAYBOOK, or playbook in [scripted] of .orchestration/config.toml"
         if not options.get("playbook"):
             return Probe(False, "no playbook is named; there is no model behind this backend", hint)
         try:
@@ -115,7 +120,7 @@ class ScriptedBackend:
             return _error(f"the playbook {path} cannot be used: {error}")
         if turns is None:
             words = f"the playbook {path} has neither jobs/{job.key} nor default/{job.purpose}"
-            return _error(words, f'add "{job.key}" to its jobs')
+            return Outcome("unavailable", None, words, f'add "{job.key}" to its jobs', NO_CALL)
         return run_loop(replace(job, model=LABEL), ScriptedModel(turns))
 
 

@@ -39,7 +39,8 @@ def command(run: RunName = "", as_json: Json = False) -> int:
         ]  # fmt: skip
         print(json.dumps({"run": store.run, "events": len(reading.events), "unattested": tail, "laws": told}, indent=2))
     else:
-        print(f"run {store.run}: {len(reading.events)} events, {reading.run.phase}")
+        broken = f" of {len(reading.events) + reading.unread} could be followed" if reading.unread else ""
+        print(f"run {store.run}: {len(reading.events)} events{broken}, {reading.run.phase} by then")
         for r in results:
             print(f"  {r.verdict:<13} {r.law:<14} {r.sentence}")
             if r.why:

@@ -39,6 +39,15 @@ def command(
         )
     door = Door(repo.common, repo.object_format)
     try:
+        if not keep_integration and not force:
+            elsewhere = door.run("for-each-ref", "--contains", state.tip, "--format=%(refname)", refs=True).decode()
+            if not any(not r.startswith(("refs/heads/orchgit/", "refs/orchgit/")) for r in elsewhere.split()):
+                raise OrchgitError(
+                    Kind.NO,
+                    "no other branch has this run's work",
+                    f"it would be gone with orchgit/{store.run}/integration",
+                    f"git merge orchgit/{store.run}/integration first, or --force",
+                )
         under = (
             "refs/heads/orchgit/" + store.run,
             "refs/orchgit/salvage/" + store.run,

@@ -56,7 +56,10 @@ def command(as_json: Json = False) -> int:
         assert isinstance(tried, dict)
         for what, prevented in tried.items():
             print(f"    {'prevented    ' if prevented else 'NOT prevented'}  {what}")
-    if not held:
+    if held:
+        best = next(row["level"] for row in told if row["available"] and row.get("prevented") and not row["missed"])
+        print(f"runs here use {best}")
+    else:
         print("nothing here stops an agent from writing outside its scope:")
         print("orchgit start refuses, unless it is told --allow-unsandboxed")
     return 0 if held else Kind.NO

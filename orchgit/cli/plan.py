@@ -50,7 +50,10 @@ def read_plan(path: Path) -> Plan:
         raise OrchgitError(Kind.USAGE, f"the plan {path} cannot be read", error.strerror or str(error)) from error
     except (ValueError, json.JSONDecodeError) as error:
         raise OrchgitError(
-            Kind.USAGE, f"{path} is not a plan", str(error), "`orchgit plan RUN --json` shows the form"
+            Kind.USAGE,
+            f"{path} is not a plan",
+            str(error),
+            'the README shows the form, under "A plan"; so does `orchgit plan RUN --json`',
         ) from error
 
 

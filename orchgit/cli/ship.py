@@ -24,7 +24,7 @@ def command(
     from orchgit.core.errors import Kind, OrchgitError
     from orchgit.effects import observe
     from orchgit.eventlog import find_run, user_name
-    from orchgit.git.door import Door
+    from orchgit.git.door import Door, Missing
     from orchgit.git.user import discover
     from orchgit.session import reopen
 
@@ -34,19 +34,24 @@ def command(
     ref = state.started.base_ref if state.started else ""
     if leave:
         return tell(store, e.ShipLeft(), "left unshipped")
-    if state.phase != "completed":
-        hint = f"orchgit status {state.id}" if state.over else f"orchgit resume {state.id}"
-        raise OrchgitError(Kind.NO, f"run {state.id} is {state.phase}, not completed", "", hint)
+    waits = next((b for b in state.open_blockers() if b.kind == "ship"), None)
+    if state.phase != "completed" and waits is None:
+        raise OrchgitError(Kind.NO, f"run {state.id} is {state.phase}, not completed", "", f"orchgit status {state.id}")
     if state.shipped:
         print(f"already shipped: {ref} has {state.shipped}")
         return 0
     # Looked at before the run is asked: a completed run must not become a blocked one by a question.
     door = Door(repo.common, repo.object_format)
     try:
+        door.commit(state.tip)
         seen = observe(door, ref, state.tip)
+    except Missing:
+        raise OrchgitError(
+            Kind.NO, f"the work of run {state.id} is gone", f"commit {state.tip} is not in this repository", ""
+        ) from None
     finally:
         door.close()
-    if seen.merged:
+    if seen.merged and not waits:
         print(f"{ref} has the work already")
         return 0
     why = seen.why
@@ -64,7 +69,8 @@ def command(
     with Screen() as screen:
         session = reopen(repo, store, (screen.event,), screen.progress)
         try:
-            session.runner.record(e.Draft(e.ShipAsked(), e.Actor("human", user_name())))
+            asked = e.BlockerAnswered(waits.id, "look again") if waits else e.ShipAsked()
+            session.runner.record(e.Draft(asked, e.Actor("human", user_name())))
             code = drive(session, screen)
         finally:
             session.close()

@@ -74,7 +74,7 @@ def advance(run: Run) -> e.Body | None:
         return None
     if run.phase == "aborting":
         return _aborting(run)
-    step = _tidy(run) or _raise(run)
+    step = _tidy(run) or _drop(run) or _raise(run)
     if step:
         return step
     match run.phase:
@@ -116,6 +116,15 @@ def _tidy(run: Run) -> e.Body | None:
     for name, work in run.works.items():
         if work.cell and work.stage not in HOUSED:
             return e.CellRemovalRequested(name, work.attempt)
+    return None
+
+
+def _drop(run: Run) -> e.Body | None:
+    """A fix that a human's waiver made needless is not tried again."""
+    still = {f.id for f in run.open_findings()}
+    for name, work in run.works.items():
+        if work.stage == "again" and work.fixes and not still & set(work.fixes):
+            return e.FixDropped(name)
     return None
 
 
@@ -350,7 +359,10 @@ def describe(run: Run, blocker: Blocker) -> str:
     if blocker.kind == "finding" and blocker.about != "review":
         return f'orchgit waive {run.id} {blocker.about} --why "…"   or   orchgit retry {run.id}/ASSIGNMENT'
     if blocker.kind == "ship":
-        return f'orchgit answer {run.id} {blocker.id} "look again"   or   orchgit ship {run.id} --leave'
+        return (
+            f"git merge orchgit/{run.id}/integration, then: orchgit ship {run.id}   "
+            f"or let go of the branch (git switch --detach), then the same   or   orchgit ship {run.id} --leave"
+        )
     if blocker.about in run.works:
         return f'orchgit answer {run.id} {blocker.id} "…"   or   orchgit retry {run.id}/{blocker.about}'
     return f'orchgit answer {run.id} {blocker.id} "…"'

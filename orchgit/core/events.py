@@ -685,6 +685,15 @@ class FixAssigned(Body):
     why: str
 
 
+@dataclass(frozen=True)
+class FixDropped(Body):
+    """Nothing of what the assignment was to fix is open any more: a human waived it. Its merged work stands."""
+
+    type = "fix.dropped"
+    kind = "decision"
+    assignment: str
+
+
 # -- the end ---------------------------------------------------------------------------------------------
 
 
@@ -766,8 +775,8 @@ BODIES: tuple[type[Body], ...] = (
     GateRequested, GatePassed, GateFailed, SalvageRequested, SalvageKept, ChecksRequested, ChecksPassed,
     ChecksFailed, ChecksStale, VerdictRequested, VerdictGiven, MergePrepared, MergeBuilt, MergeRequested,
     MergeDone, MergeStale, BlockerRaised, BlockerAnswered, ReviewRequested, ReviewReported, FindingOpened,
-    FindingFixed, FindingWaived, FixAssigned, SynthesisRequested, SynthesisWritten, ShipAsked, ShipRequested,
-    ShipLeft, ShipObserved,
+    FindingFixed, FindingWaived, FixAssigned, FixDropped, SynthesisRequested, SynthesisWritten, ShipAsked,
+    ShipRequested, ShipLeft, ShipObserved,
 )  # fmt: skip
 TYPES: dict[str, type[Body]] = {body.type: body for body in BODIES}
 

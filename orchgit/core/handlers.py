@@ -510,6 +510,17 @@ def _fix_assigned(run: Run, event: e.Event) -> Run:
     return with_work(replace(run, verified=None, failed_checks=None, fixing=fixing), work)
 
 
+def _fix_dropped(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.FixDropped)
+    work = run.works[body.assignment]
+    open_ids = {f.id for f in run.open_findings()}
+    need(bool(work.fixes) and not open_ids & set(work.fixes), "something of it is still open")
+    blockers = tuple(replace(b, answer="dropped") if b.open and b.about == body.assignment else b for b in run.blockers)
+    # What its branch holds beyond the merge never lands: the next landing diff begins after it.
+    work = replace(work, base=work.head or work.base, onto="", fixes=(), feedback=(), trouble=None, verified=None)
+    return with_work(replace(run, blockers=blockers), work)
+
+
 def _synthesis_requested(run: Run, event: e.Event) -> Run:
     need(_body(event, e.SynthesisRequested).tip == run.tip, "a synthesis of something else than the tip")
     return run
@@ -584,6 +595,7 @@ HANDLERS: dict[type[e.Body], Callable[[Run, e.Event], Run]] = {
     e.FindingFixed: _finding_fixed,
     e.FindingWaived: _finding_waived,
     e.FixAssigned: _fix_assigned,
+    e.FixDropped: _fix_dropped,
     e.SynthesisRequested: _synthesis_requested,
     e.SynthesisWritten: _synthesis_written,
     e.ShipAsked: _ship_asked,

@@ -112,6 +112,7 @@ WORK_MOVES: dict[tuple[str, str], str] = {
     ("merging", "merge.done"): "merged",
     ("merging", "merge.stale"): "accepted",
     ("merged", "fix.assigned"): "again",
+    ("again", "fix.dropped"): "merged",
 }
 # request -> the outcomes that can answer it. Whatever both of them name must be the same; see `_answers`.
 ANSWERS: dict[str, tuple[str, ...]] = {

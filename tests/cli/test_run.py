@@ -652,6 +652,19 @@ def test_a_branch_that_is_checked_out_is_not_shipped_to(world: World) -> None:
     sound(world)
 
 
+def test_the_files_of_a_repository_inside_the_work_are_kept(world: World) -> None:
+    """To git it is a name only, and the gate refuses it: the files stay beside the log."""
+    book = Book(piece("api", "api-agent", ["src/api/**"], checks=["ls src/api"]))
+    inner = "mkdir src/api/inner; cd src/api/inner; git init -q .; echo precious >f; git add .; "
+    inner += "git -c user.name=x -c user.email=x@y commit -qm inner"
+    book.work("api", turn(bash(inner))).work("api", turn(write("src/api/billing.py", "billing = 1\n")))
+    world.start(book)
+    assert "submodule" in world.one("gate.failed")["data"]["violations"][0]["rule"]
+    kept = world.repo / ".git/orchgit/runs" / world.name / "salvage/api-1/src/api/inner/f"
+    assert kept.read_text() == "precious\n"
+    sound(world)
+
+
 def test_what_was_merged_by_hand_is_shipped(world: World) -> None:
     world.start(simple(), "--ship", "merge", code=4)
     world.git("merge", "-q", "--ff-only", f"orchgit/{world.name}/integration")

@@ -203,7 +203,10 @@ def test_an_edit_with_its_hash_mended_is_seen_in_the_line_after() -> None:
         if number < len(lines) - 1:
             touched = [*lines[:number], reseal(fields), *lines[number + 1 : number + 2]]
             assert doubted(touched), name
-            assert read(RUN, touched).unread
+            reading = read(RUN, touched)
+            assert reading.unread
+            if len(reading.events) > number:  # what it says now could have been; but then the line after says otherwise
+                assert violated(touched) >= {"log.chain"}, name
 
 
 def test_deleted_doubled_or_swapped_lines_are_seen() -> None:

@@ -464,6 +464,8 @@ class Watch:
                     assert after.works[asked.assignment].counted == before.works[asked.assignment].counted - 1
             case e.FixAssigned():
                 self.merged.discard(body.assignment)
+            case e.FixDropped():
+                self.merged.add(body.assignment)  # what was merged before the fix was asked for stands
             case e.GatePassed():
                 self.gated[body.assignment] = body.commit
                 self.passed.pop(body.assignment, None)
