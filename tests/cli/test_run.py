@@ -585,6 +585,27 @@ def test_a_finding_in_nobodys_scope_waits_for_a_human_who_waives_it(world: World
     sound(world)
 
 
+def test_a_waiver_ends_the_fix_that_it_makes_needless(world: World) -> None:
+    """The worker is asked to mend what is right, changes nothing, and the human says that it is right."""
+    book = simple().review(finding("src/api/billing.py", "a false alarm"))
+    book.work("api", turn()).work("api", turn()).work("api", turn())
+    assert "nothing was changed" in world.start(book, code=4).err
+    world.run("waive", world.name, "F1", "--why", "it is right")
+    world.run("resume")
+    assert world.one("fix.dropped")["data"]["assignment"] == "api"
+    assert world.run("status", world.name, "--json").json["phase"] == "completed"
+    sound(world)
+
+
+def test_work_that_is_nowhere_else_is_not_cleaned_away(world: World) -> None:
+    world.start(simple())
+    assert "no other branch has this run's work" in world.run("clean", world.name, "--no-keep-integration", code=1).err
+    world.run("clean", world.name)
+    world.git("merge", "-q", "--ff-only", f"orchgit/{world.name}/integration")
+    world.run("clean", world.name, "--no-keep-integration")
+    assert "orchgit/" not in world.git("for-each-ref", "--format=%(refname)")
+
+
 def test_a_finding_in_nobodys_scope_is_given_to_an_assignment(world: World) -> None:
     book = simple().review(finding("README.md", "no word of billing")).review(fixed=["F1"])
     book.work("api", turn(bash("echo '# see README' >> src/api/billing.py")))

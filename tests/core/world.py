@@ -678,7 +678,10 @@ class Sim:
                 return e.PlanProposed(run.proposal.version + 1, e.plan_digest(edited), edited)
             return e.PlanApproved(run.proposal.version, run.proposal.digest, "human")
         assert need == "blockers", need
-        blocker = rng.choice(run.open_blockers())
+        # Keyed like the agents: a human says the same of the same thing, whenever it is asked.
+        blocker = min(run.open_blockers(), key=lambda b: b.about)
+        of = next(((f.path, f.title, f.reviewer) for f in run.findings if f.id == blocker.about), blocker.about)
+        rng = self.world.random("human", of, sum(1 for b in run.blockers if b.about == blocker.about))
         if blocker.kind == "finding" and blocker.about != "review":
             merged = [n for n, w in run.works.items() if w.stage == "merged"]
             if merged and rng.random() < 0.5:
