@@ -105,7 +105,7 @@ class Agents:
                 ENGINE, cause,
             )
         )  # fmt: skip
-        with path.open("w") as transcript:
+        with path.open("w", encoding="utf-8", errors="backslashreplace") as transcript:
 
             def record(entry: Mapping[str, Any]) -> None:
                 transcript.write(json.dumps(entry, ensure_ascii=False) + "\n")

@@ -7,7 +7,6 @@ fails, and so does one whose runner is known and reports that it ran nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchgit.process import Ended, Launch
@@ -77,11 +76,6 @@ def count(said: str) -> int | None:
     """How many tests a known runner says it ran; None when no known runner spoke. Of what `plain` left."""
     found = [sum(map(int, matches)) for _, pattern in _RUNNERS if (matches := pattern.findall(said))]
     return sum(found) if found else None
-
-
-def run_all(commands: tuple[str, ...], launch: Callable[[], Launch], deadline_s: float) -> list[Checked]:
-    """All of them, in order, also after a failure: the feedback should name everything at once."""
-    return [run(command, launch(), deadline_s) for command in commands]
 
 
 def excerpt(results: list[Checked]) -> str:

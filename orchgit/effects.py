@@ -27,6 +27,7 @@ from orchgit.core.decide import ENGINE
 from orchgit.core.errors import OrchgitError
 from orchgit.core.plan import Plan, order, problems, upstream
 from orchgit.core.plan import printable as shown
+from orchgit.core.review import same
 from orchgit.core.scope import hook_rules
 from orchgit.core.state import Run, branch
 from orchgit.git import cells, gate, merges, totals, trees
@@ -38,6 +39,8 @@ from orchgit.watch import Sighting, Watch, Watchdog
 
 HARVEST_S = 600
 OUTLINE_FILES = 400
+MAX_SIGHTINGS = 200  # of one attempt that are logged: a worker must not fill the log
+MAX_LISTED_BYTES = 40_000  # of the violations in one event, as JSON
 
 
 @dataclass
@@ -245,7 +248,16 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
     scope = work.spec.scope
     stop = world.stops.setdefault(event.seq, threading.Event())
 
+    told = 0
+
     def sighted(seen: Sighting) -> None:
+        nonlocal told
+        told += 1
+        if told > MAX_SIGHTINGS:
+            if told == MAX_SIGHTINGS + 1:
+                why = f"more than {MAX_SIGHTINGS} paths outside the scope were touched"
+                emit(e.Draft(e.WatchIncomplete(name, attempt, why), ENGINE, event.seq))
+            return
         note = e.ScopeViolationSeen(name, attempt, shown(seen.path)[:300], seen.kind, "watchdog")
         emit(e.Draft(note, ENGINE, event.seq))
         if world.agents.config.watch.policy == "stop":
@@ -286,6 +298,19 @@ def _unwatch(world: World, name: str, attempt: int) -> None:
         watch.stop()
 
 
+def _listed(found: Sequence[e.Violation]) -> tuple[e.Violation, ...]:
+    """As many as fit in an event; names are as long as a worker likes."""
+    listed: list[e.Violation] = []
+    room = MAX_LISTED_BYTES
+    for violation in found[: gate.LISTED]:
+        cut = e.Violation(violation.path[:300], violation.rule[:1000])
+        room -= len(e.dumps(e.encode(cut)).encode("utf-8", "replace"))
+        if room < 0:
+            break
+        listed.append(cut)
+    return tuple(listed)
+
+
 def _gate(world: World, run: Run, event: e.Event, body: e.GateRequested, emit: Emit) -> e.Body:
     name, attempt, door = body.assignment, body.attempt, world.door
     work = run.works[name]
@@ -293,7 +318,7 @@ def _gate(world: World, run: Run, event: e.Event, body: e.GateRequested, emit: E
     _unwatch(world, name, attempt)
 
     def failed(found: Sequence[e.Violation], salvage: str) -> e.Body:
-        return e.GateFailed(name, attempt, tuple(found[: gate.LISTED]), len(found), salvage)
+        return e.GateFailed(name, attempt, _listed(found), len(found), salvage)
 
     try:
         left = _harvest(world, world.cell(name, attempt), start)
@@ -326,7 +351,15 @@ def _gate(world: World, run: Run, event: e.Event, body: e.GateRequested, emit: E
     ref = branch(run.id, name)
     # After a crash between the swap and its outcome the branch is there already: the same commit, by construction.
     old = commit if door.ref(ref) == commit else start
-    door.swap([salvage, (ref, commit, old)], f"orchgit: attempt {attempt} passed the gate")
+    reason = f"orchgit: attempt {attempt} passed the gate"
+    try:
+        door.swap([salvage, (ref, commit, old)], reason)
+    except GitError:
+        found_at = door.ref(ref)
+        if found_at is not None:
+            door.swap([salvage], reason)
+            return failed([e.Violation("", f"{ref} was moved to {found_at} by somebody else")], left.commit)
+        door.swap([salvage, (ref, commit, "")], reason)  # deleted by hand: it is ours to make again
     door.barrier()
     return e.GatePassed(name, attempt, commit, tree, len(changes), left.commit)
 
@@ -365,17 +398,23 @@ def _all_checks(run: Run) -> tuple[str, ...]:
 
 
 def _run_checks(world: World, tree: str, commands: tuple[str, ...], name: str) -> list[checks.Checked]:
-    if not commands:
-        return []
-    cell = cells.plain_checkout(world.door, world.state / name, tree)
-    try:
-        cells.copy_in(cell, world.repo.root, world.agents.config.cells.copied)
-        writable = (str(cell.work), str(cell.home))
-        settings = world.agents.config.checks
-        launch = confined(world.agents.sandbox, cell, writable, network=settings.network)
-        return checks.run_all(commands, lambda: launch, settings.deadline_s)
-    finally:
-        cells.remove(cell.root)
+    """All of them, in order, also after a failure: the feedback should name everything at once.
+
+    Each has a checkout, a HOME and a temporary directory of its own: what one check runs is the worker's code, and
+    must not prepare the ground for the next.
+    """
+    done = []
+    settings = world.agents.config.checks
+    for number, command in enumerate(commands):
+        cell = cells.plain_checkout(world.door, world.state / f"{name}-{number}", tree)
+        try:
+            cells.copy_in(cell, world.repo.root, world.agents.config.cells.copied)
+            writable = (str(cell.work), str(cell.home))
+            launch = confined(world.agents.sandbox, cell, writable, network=settings.network)
+            done.append(checks.run(command, launch, settings.deadline_s))
+        finally:
+            cells.remove(cell.root)
+    return done
 
 
 def _build(world: World, run: Run, event: e.Event, body: e.MergePrepared) -> e.Body:
@@ -390,6 +429,13 @@ def _build(world: World, run: Run, event: e.Event, body: e.MergePrepared) -> e.B
     else:
         subject = run.issue.title if run.issue else f"Run {run.id}"
         said = run.synthesis.summary if run.synthesis else ""
+    if body.land != "seal":
+        # Nothing refers to the tree that was verified: a gc of the user's may have taken it while a verdict was waited
+        # for. What it was made of is on branches, and gives the same tree again.
+        base = run.started.base if run.started else ""
+        base = run.works[body.assignment].base if body.land == "merge" else base
+        again = merges.result(world.door, base, body.commit, body.old)
+        assert again == body.tree, f"{again} is not the tree that was verified"
     text = merges.message(subject, said, trailers)
     new = world.door.write_commit(body.tree, parents, text, merges.git_date(event.time))
     world.door.barrier()
@@ -534,9 +580,9 @@ def _review(world: World, run: Run, event: e.Event, body: e.ReviewRequested, emi
     )  # fmt: skip
     if not isinstance(given, wire.ReviewIn):
         return _failed(outcome, event)
-    # A finding said again keeps the identity that it has.
-    known = {(f.path, f.title.casefold()) for i, f in mine.items() if i not in given.fixed}
-    new = tuple(f for f in wire.findings(given) if (f.path, f.title.casefold()) not in known)
+    # A finding said again keeps the identity that it has; one that got worse is a new one.
+    known = [f for i, f in mine.items() if i not in given.fixed]
+    new = tuple(f for f in wire.findings(given) if not any(same(f, k) for k in known))
     fixed = tuple(dict.fromkeys(given.fixed))
     made = e.ReviewReported(body.reviewer, body.round, body.tip, given.summary, new, fixed)
     return e.Draft(made, e.Actor("agent", body.reviewer), event.seq)

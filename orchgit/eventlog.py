@@ -148,7 +148,11 @@ class Store:
     def inbox(self) -> list[Path]:
         """Messages, oldest first."""
         try:
-            found = [p for p in (self.path / "inbox").iterdir() if p.suffix == ".json" and not p.name.startswith(".")]
+            found = [
+                p
+                for p in (self.path / "inbox").iterdir()
+                if p.suffix == ".json" and p.is_file() and not p.name.startswith(".")
+            ]
         except FileNotFoundError:
             return []
         return sorted(found, key=lambda p: (p.stat().st_mtime_ns, p.name))

@@ -223,7 +223,7 @@ def submit(log_path: Path, draft: e.Draft) -> tuple[str, Run | None]:
         runner = Runner(log)
         try:
             runner.record(draft)
-        except Illegal as error:
+        except (Illegal, e.LineError) as error:
             raise OrchgitError(Kind.NO, "that cannot be done now", str(error), f"orchgit status {log.run}") from error
         return "logged", runner.run
     finally:
@@ -234,5 +234,5 @@ def _rehearse(store: Store, draft: e.Draft) -> None:
     """Whether it could happen in the run as the log has it: the person at the keyboard is told at once."""
     try:
         decide(replay(store.run, store.read()), [draft], now())
-    except Illegal as error:
+    except (Illegal, e.LineError) as error:
         raise OrchgitError(Kind.NO, "that cannot be done now", str(error), f"orchgit status {store.run}") from error

@@ -186,6 +186,9 @@ def begin(
 
     `plan`: one that a person brought along, in place of the orchestrator's.
     """
+    for name, hint in (("refs/heads/orchgit", "git branch -m orchgit NAME"), ("refs/orchgit", "git update-ref -d")):
+        if Door(repo.common, repo.object_format).ref(name):
+            raise OrchgitError(Kind.USAGE, f"there is a ref {name}", "a run needs that name as a folder", hint)
     if not repo.head:
         raise OrchgitError(
             Kind.USAGE, "this repository has no commit yet", "a run is built on one",

@@ -17,6 +17,7 @@ from orchgit.core.plan import MAX_PLAN_BYTES, Assignment, Plan
 from orchgit.core.review import MAX_FINDINGS, Finding, Severity
 
 M = TypeVar("M", bound="Wire")
+MAX_RESULT_BYTES = MAX_PLAN_BYTES  # whatever is handed in becomes one event, and an event is one line of 64 KiB
 
 Short = Annotated[str, StringConstraints(max_length=300)]
 Text = Annotated[str, StringConstraints(max_length=8000)]
@@ -113,16 +114,19 @@ class SynthesisIn(Wire):
 def parse(model: type[M], data: Mapping[str, Any] | bytes | str) -> M:
     """Validate; raises ValueError whose message names each field and what would be right."""
     try:
-        if isinstance(data, bytes | str):
-            return model.model_validate_json(data)
         # By way of JSON: strict mode then takes JSON's types, as an agent wrote them.
-        return model.model_validate_json(json.dumps(data))
+        text = data if isinstance(data, bytes | str) else json.dumps(data)
+        made = model.model_validate_json(text)
     except ValidationError as error:
         lines = []
         for problem in error.errors(include_url=False, include_context=False, include_input=False):
             where = ".".join(str(part) for part in problem["loc"]) or "input"
             lines.append(f"{where}: {problem['msg']}")
         raise ValueError("\n".join(lines)) from error
+    size = len(dumps(made.model_dump(mode="json")).encode())
+    if size > MAX_RESULT_BYTES:
+        raise ValueError(f"all of it is {size} bytes as JSON, at most {MAX_RESULT_BYTES}: say it shorter")
+    return made
 
 
 def parse_plan(data: Mapping[str, Any] | bytes | str) -> Plan:

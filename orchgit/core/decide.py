@@ -42,18 +42,21 @@ def decide(run: Run, seen: Iterable[e.Draft], time: str) -> tuple[Run, list[e.Ev
         except (Illegal, e.LineError) as error:
             if draft.body.kind == "input" or (isinstance(draft.body, e.PlanProposed) and draft.cause is None):
                 raise
-            write(_refused(run, draft, str(error)))
+            write(_refused(run, draft, error))
     while (body := advance(run)) is not None:
         write(e.Draft(body, POLICY if isinstance(body, e.PlanApproved) else ENGINE))
     return run, written
 
 
-def _refused(run: Run, draft: e.Draft, why: str) -> e.Draft:
-    why = why[:EXCERPT]
+def _refused(run: Run, draft: e.Draft, error: Exception) -> e.Draft:
+    why = str(error)[:EXCERPT]
     late = draft.cause is None or draft.cause not in run.pending
     if run.over or draft.body.kind == "note" or late:
         cause = draft.cause if draft.cause is not None and 0 <= draft.cause <= run.seq else None
         return e.Draft(e.OutcomeIgnored(draft.body.type, why), ENGINE, cause)
+    if isinstance(error, e.LineError) and draft.actor.kind == "agent":
+        # It said more than a line can hold. That is the agent's failure, not the run's.
+        return e.Draft(e.AgentFailed("error", why), ENGINE, draft.cause)
     return e.Draft(e.RunFailed(draft.body.type, why), ENGINE, draft.cause)
 
 

@@ -35,6 +35,12 @@ def blocks(finding: Finding, threshold: Severity) -> bool:
     return finding.state == "open" and SEVERITIES.index(finding.severity) <= SEVERITIES.index(threshold)
 
 
+def same(new: Finding, old: Finding) -> bool:
+    """Whether a reviewer says again what is open already. The same words about another line, or worse, are news."""
+    said_again = (new.path, new.line, new.title.casefold()) == (old.path, old.line, old.title.casefold())
+    return said_again and SEVERITIES.index(new.severity) >= SEVERITIES.index(old.severity)
+
+
 def owners(finding: Finding, plan: Plan) -> tuple[str, ...]:
     """The assignments whose scope allows the finding's path. Exactly one can be told to fix it."""
     if finding.owner:

@@ -21,6 +21,7 @@ import threading
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from orchgit.core.errors import Kind, OrchgitError
 
@@ -68,6 +69,33 @@ def clean_env() -> dict[str, str]:
 
 def git_argv(*args: str) -> list[str]:
     return ["git", *(part for setting in SETTINGS for part in ("-c", setting)), *args]
+
+
+class Objects(Protocol):
+    """Where trees are read from and written to."""
+
+    format: str
+
+    def read(self, oid: str) -> tuple[bytes, bytes]: ...
+
+    def write(self, kind: bytes, data: bytes) -> str: ...
+
+
+class Scratch:
+    """Objects over a repository's that are kept in memory: to find out what something would be."""
+
+    def __init__(self, under: Objects) -> None:
+        self.format = under.format
+        self._under = under
+        self._new: dict[str, tuple[bytes, bytes]] = {}
+
+    def read(self, oid: str) -> tuple[bytes, bytes]:
+        return self._new[oid] if oid in self._new else self._under.read(oid)
+
+    def write(self, kind: bytes, data: bytes) -> str:
+        oid = hashlib.new(self.format, kind + b" %d\0" % len(data) + data).hexdigest()
+        self._new[oid] = (kind, data)
+        return oid
 
 
 class Door:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchgit.core.audit import Commit
 from orchgit.git import trees
-from orchgit.git.door import Door, Missing
+from orchgit.git.door import Door, Missing, Scratch
 
 
 class GitFacts:
@@ -39,6 +39,7 @@ class GitFacts:
     def merge_result(self, base: str, head: str, onto: str) -> str | None:
         door = self._door
         try:
-            return trees.carry(door, door.tree_of(base), door.tree_of(head), door.tree_of(onto))[0] or None
+            # In memory: who only looks must not mend, by the way, what is missing.
+            return trees.carry(Scratch(door), door.tree_of(base), door.tree_of(head), door.tree_of(onto))[0] or None
         except Missing:
             return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from orchgit.git.door import Door, Missing
+from orchgit.git.door import Missing, Objects
 
 TREE = "40000"
 Entry = tuple[str, str]  # (mode, object id)
@@ -31,7 +31,7 @@ class Change:
     new: Entry | None
 
 
-def entries(door: Door, tree: str) -> dict[bytes, Entry]:
+def entries(door: Objects, tree: str) -> dict[bytes, Entry]:
     """One directory. The empty id is the empty directory."""
     if not tree:
         return {}
@@ -51,7 +51,7 @@ def entries(door: Door, tree: str) -> dict[bytes, Entry]:
     return found
 
 
-def lookup(door: Door, tree: str, path: bytes) -> Entry | None:
+def lookup(door: Objects, tree: str, path: bytes) -> Entry | None:
     """The entry at a path; None when there is none."""
     *folders, name = path.split(b"/")
     for folder in folders:
@@ -62,7 +62,7 @@ def lookup(door: Door, tree: str, path: bytes) -> Entry | None:
     return entries(door, tree).get(name)
 
 
-def diff(door: Door, old: str, new: str, prefix: bytes = b"") -> Iterator[Change]:
+def diff(door: Objects, old: str, new: str, prefix: bytes = b"") -> Iterator[Change]:
     """Every file at which two trees differ, in path order within a directory."""
     if old == new:
         return
@@ -79,13 +79,13 @@ def diff(door: Door, old: str, new: str, prefix: bytes = b"") -> Iterator[Change
             yield Change(path, None if a_tree else a, None if b_tree else b)
 
 
-def edit(door: Door, tree: str, changes: Mapping[bytes, Entry | None]) -> str:
+def edit(door: Objects, tree: str, changes: Mapping[bytes, Entry | None]) -> str:
     """The tree with these entries set, or removed (None); directories come and go as needed. Writes what is new."""
     result = _edit(door, tree, changes, b"")
     return result or door.write(b"tree", b"")
 
 
-def _edit(door: Door, tree: str, changes: Mapping[bytes, Entry | None], prefix: bytes) -> str:
+def _edit(door: Objects, tree: str, changes: Mapping[bytes, Entry | None], prefix: bytes) -> str:
     here = entries(door, tree)
     files: dict[bytes, Entry | None] = {}
     below: dict[bytes, dict[bytes, Entry | None]] = {}
@@ -126,7 +126,7 @@ def encode(folder: Mapping[bytes, Entry]) -> bytes:
     return b"".join(mode.encode() + b" " + name + b"\0" + bytes.fromhex(oid) for name, (mode, oid) in order)
 
 
-def carry(door: Door, base: str, head: str, onto: str) -> tuple[str, tuple[bytes, ...]]:
+def carry(door: Objects, base: str, head: str, onto: str) -> tuple[str, tuple[bytes, ...]]:
     """(tree, stale paths): the entries of base..head set on `onto`, all three trees.
 
     Only where `onto` has the base's entry (or the head's already); otherwise the path is stale and the tree is "".

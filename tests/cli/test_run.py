@@ -526,7 +526,7 @@ def test_a_verdict_of_blocked_stops(world: World) -> None:
 def test_a_playbook_that_does_not_know_a_job_stops_instead_of_guessing(world: World) -> None:
     book = simple()
     del book.default["verdict"]
-    said = world.start(book, code=4).err
+    said = world.start(book, code=5).err
     assert "default/verdict" in said
     assert "playbook" in said
     sound(world)
@@ -582,6 +582,51 @@ def test_a_finding_in_nobodys_scope_waits_for_a_human_who_waives_it(world: World
     world.run("resume")
     assert world.one("finding.waived")["data"]["reason"] == "it is an example key"
     assert "**F1** critical, waived" in world.run("report").out
+    sound(world)
+
+
+def test_one_check_cannot_prepare_the_ground_for_the_next(world: World) -> None:
+    """The first check runs what the worker wrote: that overwrites the second in the checkout, and in HOME."""
+    world.commit({"lint.sh": "grep -rq FORBIDDEN src && { echo forbidden; exit 1; }; echo fine\n"})
+    checks = ["python3 src/api/selftest.py", "sh lint.sh"]
+    book = Book(piece("api", "api-agent", ["src/api/**"], checks=checks))
+    attack = "open('lint.sh', 'w').write('echo fine'); print('ok')\nFORBIDDEN = 1\n"
+    book.work("api", turn(write("src/api/selftest.py", attack)))
+    book.work("api", turn(write("src/api/selftest.py", "print('ok')\n")))
+    world.start(book)
+    failed = world.one("checks.failed")["data"]["results"]
+    assert [(r["command"], r["passed"]) for r in failed] == [(checks[0], True), (checks[1], False)]
+    sound(world)
+
+
+def test_a_finding_that_got_worse_is_a_new_one(world: World) -> None:
+    book = simple().review(finding("src/api/billing.py", "SQL", "low"), finding("src/api/billing.py", "other"))
+    book.work("api", turn(bash("echo '# mended' >> src/api/billing.py")))
+    book.review(finding("src/api/billing.py", "SQL"), fixed=["F2"])
+    book.work("api", turn(bash("echo '# really' >> src/api/billing.py"))).review(fixed=["F3"])
+    world.start(book)
+    assert [o["data"]["finding"]["severity"] for o in world.events("finding.opened")] == ["low", "critical", "critical"]
+    sound(world)
+
+
+def test_more_than_a_line_can_hold_is_sent_back_to_who_said_it(world: World) -> None:
+    long = [finding("src/api/billing.py", f"{number} " + "長" * 290, "low") for number in range(30)]
+    for each in long:
+        each["detail"] = "長" * 1000
+    book = simple()
+    book.jobs["review/security-reviewer/1"] = [*review(*long)[:1], *review()]
+    world.start(book)
+    assert "say it shorter" in world.blob(world.events("agent.exited", member="security-reviewer")[0]["data"]["transcript"])
+    sound(world)
+
+
+def test_a_branch_deleted_by_hand_is_made_again(world: World) -> None:
+    book = Book(piece("api", "api-agent", ["src/api/**"], checks=["ls src/api"]))
+    book.work("api", turn(delay_ms=1500), turn(write("src/api/billing.py", "billing = 1\n")))
+    child = world.spawn(*world.start_args(book, "--yes"))
+    world.wait_event("agent.started", purpose="work")
+    world.git("update-ref", "-d", f"refs/heads/orchgit/{world.name}/api")
+    assert child.wait(60) == 0, world.said(child)
     sound(world)
 
 
