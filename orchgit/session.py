@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -152,6 +153,8 @@ class Session:
     @property
     def world(self) -> World:
         if self._world is None:
+            # The engine holds the agents' key: no crash may leave it in a core file that a later agent could read.
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             log = self.runner.log
             started = self.runner.run.started
             assert started is not None

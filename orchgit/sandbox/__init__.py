@@ -45,6 +45,7 @@ class Level:
     network: bool  # the network can be cut (how far: `detail`)
     signals: bool = False  # the engine cannot be signalled
     secrets: bool = False  # files outside can be hidden from reading
+    limits: bool = False  # resource limits of the engine cannot be set
 
 
 class Sandbox(Protocol):

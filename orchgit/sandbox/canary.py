@@ -1,9 +1,9 @@
 """Attacks from inside the very sandbox that an agent is about to get, to show that it holds.
 
 One child, in that sandbox, tries everything; what it made, it removes. It must never harm what it attacks: it
-opens but does not write, truncates only a file made for the purpose, sends only signal 0, and reports that a
-secret could be read without passing it on. "Prevented" here is what was seen; `misses` compares it with what
-the level promises.
+opens but does not write, truncates only a file made for the purpose, sends only signal 0, sets a limit to what it
+is, and reports that a secret could be read without passing it on. "Prevented" here is what was seen; `misses`
+compares it with what the level promises.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from orchgit.process import start
 from orchgit.sandbox import Confinement, Level, Sandbox
 
 DEADLINE_S = 10.0
-NETWORK, SIGNAL, SECRET = "connect", "signal", "secret"
+NETWORK, SIGNAL, SECRET, LIMITS = "connect", "signal", "secret", "limits"
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,10 @@ def read(path):
 def signal(pid):
     os.kill(pid, 0)
     return "could signal the engine"
+def limits(pid):
+    import resource
+    resource.prlimit(pid, resource.RLIMIT_CORE, resource.prlimit(pid, resource.RLIMIT_CORE))
+    return "could set the engine's resource limits"
 def connect(port):
     tcp = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
     try:
@@ -108,6 +112,7 @@ attempt("truncate", truncate, job["victim"])
 attempt("hard link", link, job["victim"])
 attempt("engine environment", read, f"/proc/{job['engine']}/environ")
 attempt("signal", signal, job["engine"])
+attempt("limits", limits, job["engine"])
 if job["port"]:
     attempt("connect", connect, job["port"])
 if job["secret"]:
@@ -158,14 +163,14 @@ def prove(
             Kind.UNAVAILABLE,
             f"The sandbox ({sandbox.name}) did not let its own test run.",
             why or f"exit status {ended.returncode}{', out of time' if ended.timed_out else ''}",
-            "orchgit doctor --attack shows what this machine can enforce.",
+            "orchgit doctor shows what this machine can enforce.",
         )
     return [Probe(name, prevented, detail) for name, prevented, detail in literal_eval(ended.stdout.decode("ascii"))]
 
 
 def misses(probes: Sequence[Probe], level: Level) -> list[Probe]:
     """The attempts that got away with what the level promises to prevent: a start must be refused for any."""
-    promised = {NETWORK: level.network, SIGNAL: level.signals, SECRET: level.secrets}
+    promised = {NETWORK: level.network, SIGNAL: level.signals, SECRET: level.secrets, LIMITS: level.limits}
     return [p for p in probes if not p.prevented and level.prevented and promised.get(p.name, True)]
 
 

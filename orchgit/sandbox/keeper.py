@@ -18,7 +18,8 @@ It is words and not JSON, and `signal` and `typing` stay out, because it starts 
     engine=PID grace_ms=N landlock=FILES,NETWORK,SCOPES,SIZE dir=RIGHTS:PATH... device=RIGHTS:PATH...
     and with either: limit=NAME:MOST...
 
-FILES, NETWORK and SCOPES are the bits that are handled, SIZE how many bytes of these this kernel knows.
+FILES, NETWORK and SCOPES are the bits that are handled, SIZE how many bytes of these this kernel knows. With
+Landlock comes a seccomp filter, on the machines in FILTERED.
 """
 
 from __future__ import annotations
@@ -38,10 +39,17 @@ if TYPE_CHECKING:
 else:
     import _signal as signal  # what `signal` is made of, without its enums
 
-PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 24, 36, 38
+PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 36, 38
 CAPABILITY_VERSION_3 = 0x20080522
 # The same numbers on every architecture but alpha: they were given out after the tables had been unified.
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
+# By machine: AUDIT_ARCH, and the numbers of prlimit64, shmget, msgget, semget. Little-endian, 64 bits.
+FILTERED = {
+    "x86_64": (0xC000003E, 302, 29, 68, 64),
+    "aarch64": (0xC00000B7, 261, 194, 186, 190),
+}
+SECCOMP_MODE_FILTER, X32_BIT, EPERM = 2, 0x40000000, 1
+ALLOW, DENY, KILL = 0x7FFF0000, 0x00050000 | EPERM, 0x80000000  # what a filter returns
 
 ENDINGS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 WATCHED = ENDINGS | {signal.SIGCHLD}
@@ -79,13 +87,15 @@ def main(args: list[str]) -> NoReturn:
             raise SetupError("the engine that asked for this is gone")
         call("sub-reaper", libc.prctl, PR_SET_CHILD_SUBREAPER, 1)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        # Opened before the program can lower our RLIMIT_NOFILE. It closes what it inherits of them.
+        null, children = os.open("/dev/null", os.O_RDWR), open_children()
         keeper, program = os.getpid(), os.fork()
         if program == 0:
             lock_down(spec, keeper)
             run(argv)
     except (SetupError, ValueError, LookupError, TypeError, AttributeError, OSError, struct.error) as error:
         quit_with(125, f"orchgit-sandbox: {type(error).__name__}: {error}")
-    supervise(program, grace_s)
+    supervise(program, grace_s, null, children)
 
 
 def read_spec(words: list[str]) -> dict:  # type: ignore[type-arg]
@@ -149,6 +159,8 @@ def lock_down(spec: dict, keeper: int) -> None:  # type: ignore[type-arg]
         files, network, scopes, size = map(int, spec["landlock"].split(","))
         landlock(struct.pack("=QQQ", files, network, scopes)[:size], spec["dir"], spec["device"])
         drop_capabilities()
+        if program := seccomp_program():
+            seccomp(program)
     for name in os.listdir("/proc/self/fd"):  # an open descriptor is a right that Landlock does not revoke
         if int(name) > 2:
             try:
@@ -195,6 +207,39 @@ def drop_capabilities() -> None:
     call("dropping capabilities", libc.capset, header, nothing)
 
 
+def seccomp_program() -> bytes:
+    """What Landlock leaves open, as classic BPF; empty on a machine whose system calls are not known here.
+
+    prlimit64 on another process: it ends the engine by RLIMIT_CPU, blinds the keeper by RLIMIT_NOFILE, gives the
+    engine a core file with the API key in it. And System V IPC, which outlives the run. Another architecture's
+    system calls have other numbers, so none of them is let through.
+    """
+    numbers = FILTERED.get(os.uname().machine)
+    if numbers is None or sys.maxsize < 1 << 32:  # a 32-bit Python on a 64-bit kernel is another architecture
+        return b""
+    arch, prlimit, *ipc = numbers
+    load, equal, at_least, end = 0x20, 0x15, 0x35, 0x06
+    at_nr, at_arch, at_pid = 0, 4, 16  # in struct seccomp_data; a pid is the lower word of its argument
+    allow = 7 + len(ipc)
+    deny, kill = allow + 1, allow + 2
+    lines = [(load, 0, 0, at_arch), (equal, 2, kill, arch), (load, 0, 0, at_nr), (at_least, deny, 4, X32_BIT)]
+    lines += [(equal, deny, 5 + i, number) for i, number in enumerate(ipc)]
+    lines += [(equal, allow - 2, allow, prlimit), (load, 0, 0, at_pid), (equal, allow, deny, 0)]
+    lines += [(end, 0, 0, ALLOW), (end, 0, 0, DENY), (end, 0, 0, KILL)]
+    # Written with the lines to go to; the kernel wants how many to skip.
+    return b"".join(
+        struct.pack("=HBBI", code, then and then - at - 1, other and other - at - 1, operand)
+        for at, (code, then, other, operand) in enumerate(lines)
+    )
+
+
+def seccomp(program: bytes) -> None:
+    """Asks for no_new_privs. There is no way back."""
+    lines = ctypes.create_string_buffer(program, len(program))
+    fprog = struct.pack("@HP", len(program) // 8, ctypes.addressof(lines))
+    call("seccomp filter", libc.prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, fprog, 0, 0)
+
+
 def run(argv: list[str]) -> NoReturn:
     try:
         os.execvp(argv[0], argv)
@@ -208,11 +253,13 @@ def run(argv: list[str]) -> NoReturn:
 # ---- the keeper's side
 
 
-def supervise(program: int, grace_s: float) -> NoReturn:
+def supervise(program: int, grace_s: float, null: int, children: int) -> NoReturn:
     """Wait for the program, or for a signal; end everything; leave as the program did."""
-    null = os.open("/dev/null", os.O_RDWR)
-    os.dup2(null, 0)  # or the engine would not see that the program closed its ends
-    os.dup2(null, 1)
+    for fd in (0, 1):  # or the engine would not see that the program closed its ends
+        try:
+            os.dup2(null, fd)
+        except OSError:  # RLIMIT_NOFILE is 0
+            os.close(fd)
     status: int | None = None
     kill_at: float | None = None  # monotonic seconds
     while True:
@@ -226,13 +273,13 @@ def supervise(program: int, grace_s: float) -> NoReturn:
             break
         if seen and seen.si_signo in ENDINGS:
             kill_at = time.monotonic() + grace_s
-            for pid in descendants(os.getpid()):
+            for pid in family(children):
                 kill(pid, signal.SIGTERM)
                 kill(pid, signal.SIGCONT)  # a stopped process would get its TERM never
     while not alone:
         # As sub-reaper we are every orphan's parent: without a child there is no descendant, so "no child"
         # proves it, and what one walk misses because it was just being forked, the next one finds.
-        victims = descendants(os.getpid())
+        victims = family(children)
         if victims and not sum(kill(pid, signal.SIGKILL) for pid in victims):
             say(f"orchgit: not allowed to end {victims}: they go on")
             break
@@ -264,6 +311,27 @@ def kill(pid: int, number: int) -> bool:
     except PermissionError:
         return False
     return True
+
+
+def open_children() -> int:
+    """A descriptor to read our direct children from, or -1 (a kernel without CONFIG_PROC_CHILDREN)."""
+    try:
+        return os.open("/proc/thread-self/children", os.O_RDONLY)
+    except OSError:
+        return -1
+
+
+def family(children: int) -> list[int]:
+    """Our descendants. When nothing can be opened any more, our children: ended, they leave us theirs."""
+    try:
+        return descendants(os.getpid())
+    except OSError:  # EMFILE, ENFILE, ENOMEM
+        pass
+    try:
+        # A space follows each: what has none was cut off, and would be someone else.
+        return [int(pid) for pid in os.pread(children, 1 << 16, 0).rpartition(b" ")[0].split()]
+    except OSError:
+        return []  # to be asked again: whoever has children left does not leave
 
 
 def descendants(root: int) -> list[int]:

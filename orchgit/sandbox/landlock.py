@@ -1,11 +1,12 @@
-"""Landlock alone: the kernel (Linux 5.13; 6.2 to be of use) refuses writes outside. No package, no namespace.
+"""Landlock and a small seccomp filter (Linux 5.13; 6.2 to be of use): writes outside fail. No package, no namespace.
 
 Decides what is handled and what is granted; `keeper.py` applies it between fork and exec. Only writes, TCP
 and signals are handled, reads and execution never, so that every tool starts and reads as it always did.
 
 What it cannot prevent, so that nobody claims it: chmod, chown, utime and xattr outside (capabilities are
 dropped, but an owner may), connecting to a socket file, UDP, and reading any file the user can read.
-What it costs: nothing can be made in /dev/shm, so no POSIX semaphores inside (multiprocessing.Lock).
+What it costs: nothing can be made in /dev/shm, so no POSIX semaphores inside (multiprocessing.Lock); no System V
+IPC (a PostgreSQL server does not start, fakeroot neither); on the filter's machines, no 32-bit programs.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 from orchgit.core.errors import Kind, OrchgitError
 from orchgit.sandbox import Confinement, Level, keeper_argv
+from orchgit.sandbox.keeper import PR_SET_SECCOMP, SECCOMP_MODE_FILTER, seccomp_program
 
 CREATE_RULESET, CREATE_RULESET_VERSION = 444, 1
 USEFUL_ABI = 3  # before it truncate(2) destroys any file of the user's
@@ -63,6 +65,16 @@ def abi() -> int | str:
     return f"Landlock does not answer: {os.strerror(code)}"
 
 
+def filtered() -> bool | str:
+    """Whether the keeper adds its seccomp filter on this machine; or why it would fail to."""
+    if not seccomp_program():
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(*(ctypes.c_ulong(word) for word in (PR_SET_SECCOMP, SECCOMP_MODE_FILTER, 0, 0, 0)))
+    code = ctypes.get_errno()  # a kernel with filters gets as far as reading the one at address 0
+    return True if code == errno.EFAULT else f"this kernel takes no seccomp filter ({os.strerror(code)})"
+
+
 def rules(version: int, confinement: Confinement) -> dict[str, Any]:
     """What the keeper is to apply, for a kernel of this `version`. The wire form is `keeper.landlock`'s."""
     known = HANDLED
@@ -86,16 +98,22 @@ class Landlock:
         version = abi()
         if isinstance(version, str):
             return version
+        limits = filtered()
+        if isinstance(limits, str):
+            return limits
         detail = [f"abi {version}", "capabilities dropped"]
         detail += [] if version >= USEFUL_ABI else ["truncate(2) outside is not stopped (needs abi 3, Linux 6.2)"]
         detail += ["TCP can be cut, UDP cannot"] if version >= 4 else ["network cannot be cut"]
         detail += ["signals and abstract sockets cut"] if version >= 6 else ["can signal processes of this user"]
+        unfiltered = f"no seccomp filter for {os.uname().machine}: can set resource limits of this user's processes"
+        detail += ["resource limits of others cut"] if limits else [unfiltered]
         return Level(
             self.name,
             ", ".join(detail),
             prevented=version >= USEFUL_ABI,
             network=version >= 4,
             signals=version >= 6,
+            limits=limits,
         )
 
     def argv(self, confinement: Confinement, argv: Sequence[str]) -> list[str]:

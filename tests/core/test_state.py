@@ -81,7 +81,7 @@ def test_what_landed_is_what_the_workers_made_and_nothing_else(seed: int) -> Non
 def rows() -> tuple[frozenset[tuple[str, str]], frozenset[tuple[str, str]]]:
     run_rows: set[tuple[str, str]] = set()
     work_rows: set[tuple[str, str]] = set()
-    for seed in range(1000, 1090):
+    for seed in range(1000, 1105):
         done = sim(seed, (ROUGH, WILD, MOVING)[seed % 3]).drive()
         run_rows |= done.run_rows
         work_rows |= done.work_rows

@@ -87,7 +87,7 @@ ROUGH = Odds(
 )  # fmt: skip
 WILD = replace(ROUGH, human=0.2, abort=0.01, crash=0.15, fails=0.3, again=0.2)
 # Everybody works side by side, and the tip is never where it was.
-MOVING = Odds(clash=0.3, stale=0.3, moved=0.3, findings=0.8, fails=0.1, crash=0.02, human=0.02, abort=0.004)
+MOVING = Odds(clash=0.3, stale=0.3, moved=0.3, findings=0.8, fails=0.1, crash=0.02, human=0.1, abort=0.003)
 STATUSES = ("no_report", "turns", "budget", "time", "refused", "context_full", "error", "stopped")
 
 
@@ -404,7 +404,7 @@ class World:
     def _swap(self, run: Run, event: e.Event, body: e.MergeRequested) -> e.Body:
         if self.refs.get(body.ref) == body.new:
             return e.MergeDone(body.land, body.assignment, body.new)
-        if self.chance("moved", event.seq):
+        if self.chance("moved", event.seq) or (body.land == "ship" and self.chance("moved", "ship", event.seq)):
             if body.land == "ship":
                 self.refs[BASE_REF] = self.write({**self.files(self.refs[BASE_REF]), "u": f"{event.seq}"},
                                                  (self.refs[BASE_REF],), "a user's own")  # fmt: skip
@@ -521,6 +521,7 @@ class Sim:
     def record(self, *drafts: e.Draft, crash: bool = False) -> None:
         """What the runner does with what was seen. With `crash`, only a part of it reaches the disk."""
         self.batches += 1
+        assert len(self.log) < 3000, "it never ends"
         run, written = decide(self.run, drafts, at(self.batches))
         if self.crash_at is not None and len(self.log) + len(written) >= self.crash_at > len(self.log):
             kept, self.crash_at, crash = self.crash_at - len(self.log), None, True
@@ -588,13 +589,12 @@ class Sim:
         self.record(e.Draft(started, USER), e.Draft(ISSUE, USER))
         return self
 
-    def drive(self, limit: int = 6000) -> Sim:
+    def drive(self) -> Sim:
         """To the end."""
-        return self.begin().drive_on(limit)
+        return self.begin().drive_on()
 
-    def drive_on(self, limit: int = 6000) -> Sim:
+    def drive_on(self) -> Sim:
         while not self.run.over or self._later():
-            assert len(self.log) < limit, "it never ends"
             self.step()
         if self.run.phase != "failed":
             assert not self.world.cells, f"cells are left behind: {list(self.world.cells)}"
@@ -696,6 +696,8 @@ class Sim:
         run, rng = self.run, self.rng
         digest = run.proposal.digest if run.proposal else oid("x")
         edited = replace(self.plan, goal=f"Mine, v{run.plan_version + 1}.")
+        if run.open_findings() and rng.random() < 0.3:
+            return e.FindingWaived(rng.choice(run.open_findings()).id, "so what")
         return rng.choice((
             e.FindingWaived(f"F{rng.randint(1, len(run.findings) + 1)}", "so what"),
             e.BlockerAnswered(f"B{rng.randint(1, len(run.blockers) + 1)}", "go on"),

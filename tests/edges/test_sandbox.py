@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import time
@@ -29,13 +30,14 @@ from orchgit.sandbox import (
     launcher,
     sandbox,
 )
-from orchgit.sandbox.keeper import descendants
+from orchgit.sandbox.keeper import FILTERED, descendants, seccomp_program
 from tests.edges.test_process import alive, soon
 
 ABI = landlock.abi()
 needs_landlock = pytest.mark.skipif(
     isinstance(ABI, str) or ABI < landlock.USEFUL_ABI, reason=f"needs Landlock abi 3, here: {ABI}"
 )
+needs_filter = pytest.mark.skipif(not seccomp_program(), reason="no seccomp filter for this machine")
 needs_abi_6 = pytest.mark.skipif(isinstance(ABI, str) or ABI < 6, reason=f"needs Landlock abi 6, here: {ABI}")
 SYSTEM_PYTHON = "/usr/bin/python3"
 
@@ -155,6 +157,84 @@ def test_nobody_outside_can_be_signalled(place: Place) -> None:
         assert b"PermissionError" in place.run(f"kill({pid}, 0)").stderr
     inside = place.start("sh", "-c", "sleep 60 & kill $! && wait $!; echo $?").finish(deadline_s=5)
     assert inside.stdout == b"143\n"
+
+
+OTHERS_LIMITS = "resource.prlimit({pid}, resource.RLIMIT_CORE, resource.prlimit({pid}, resource.RLIMIT_CORE))"
+
+
+@needs_landlock
+@needs_filter
+def test_limits_of_others_are_refused_and_ones_own_work(place: Place) -> None:
+    for pid in (os.getpid(), "getppid()"):
+        attack = "import resource; " + OTHERS_LIMITS.format(pid=pid)
+        assert place.run(attack, way="none").returncode == 0  # or the next line would prove nothing
+        assert b"PermissionError" in place.run(attack).stderr
+    # The syscall itself, with a word above the pid's 32 bits, and the pid 0 with one.
+    raw = f"libc = ctypes.CDLL(None, use_errno=True); n = {FILTERED[os.uname().machine][1]}\nfor pid in "
+    raw += "(getppid(), getppid() | 1 << 32, 1 << 32):\n buffer = bytes(16)\n"
+    raw += " print(libc.syscall(n, ctypes.c_ulong(pid), ctypes.c_ulong(4), None, buffer), ctypes.get_errno())"
+    assert place.run(raw).stdout == b"-1 1\n-1 1\n0 1\n"
+    own = "import resource; resource.setrlimit(7, (64, 64)); print(resource.prlimit(0, 7), resource.getrlimit(7))"
+    assert place.run(own).stdout == b"(64, 64) (64, 64)\n"
+
+
+@needs_landlock
+@needs_filter
+@pytest.mark.parametrize("make", ["shmget(0, 4096, 0o600)", "msgget(0, 0o600)", "semget(0, 1, 0o600)"])
+def test_system_v_ipc_is_refused(place: Place, make: str) -> None:
+    script = f"libc = ctypes.CDLL(None, use_errno=True); print(libc.{make}, ctypes.get_errno())"
+    assert place.run(script).stdout == b"-1 1\n"
+
+
+@needs_landlock
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="x86_64 has these")
+def test_other_numberings_of_the_system_calls_are_no_way_around(place: Place) -> None:
+    x32 = "libc = ctypes.CDLL(None, use_errno=True); print(libc.syscall(0x40000000 | 39), ctypes.get_errno())"
+    assert place.run(x32).stdout == b"-1 1\n"
+    # mov eax, 20 (getpid of i386); int 0x80; ret
+    i386 = (
+        "import mmap; page = mmap.mmap(-1, 4096, prot=7); page.write(bytes.fromhex('b814000000cd80c3'))\n"
+        "ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()"
+    )
+    assert place.run(i386).returncode == -signal.SIGSYS
+
+
+@pytest.mark.parametrize("machine", FILTERED)
+def test_the_filter_is_sound(monkeypatch: pytest.MonkeyPatch, machine: str) -> None:
+    # Run by hand: of the two machines, only one is here.
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "", "", "", machine)))
+    lines = list(struct.iter_unpack("=HBBI", seccomp_program()))
+
+    def verdict(arch: int, number: int, pid: int = 0) -> int:
+        data = struct.pack("<IIQQ", number, arch, 0, pid)
+        at = word = 0
+        while True:
+            code, then, other, operand = lines[at]
+            if code == 6:
+                return int(operand)
+            at += 1
+            if code == 0x20:
+                word = struct.unpack_from("<I", data, operand)[0]
+            else:
+                at += then if (word == operand if code == 0x15 else word >= operand) else other
+
+    arch, prlimit, *ipc = FILTERED[machine]
+    allow, deny, kill = 0x7FFF0000, 0x00050001, 0x80000000
+    denied = {number for number in range(1000) if verdict(arch, number, 7) != allow}
+    assert denied == {prlimit, *ipc}
+    assert {verdict(arch, number, 7) for number in denied} == {deny}
+    assert (verdict(arch, prlimit), verdict(arch, prlimit, 1 << 32), verdict(arch, ipc[0])) == (allow, allow, deny)
+    assert verdict(arch, 0x40000000 | prlimit) == deny
+    assert verdict(arch ^ 1, 0) == kill
+
+
+def test_a_machine_without_a_filter_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(landlock, "abi", lambda: 6)
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "", "", "", "riscv64")))
+    level = landlock.Landlock().probe()
+    assert isinstance(level, Level)
+    assert (level.prevented, level.limits) == (True, False)
+    assert "no seccomp filter for riscv64" in level.detail
 
 
 @needs_landlock
@@ -428,6 +508,18 @@ def test_nothing_outlives_the_engine(place: Place, way: str, death: signal.Signa
     assert [p for p in family if alive(p)] == []
 
 
+@pytest.mark.usefixtures("no_strays")
+def test_a_keeper_that_may_open_nothing_sweeps(place: Place) -> None:
+    # Without a sandbox a program can do this to its keeper.
+    blind = "import os, resource; resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (0, 0))"
+    script = '"$0" -c "$1"; shift; "$@"; ' + f"while ! [ -s {place.cell}/pid ]; do sleep 0.02; done; sleep 0.1; exit 3"
+    blind = blind.replace("os.getppid()", "int(open(f'/proc/{os.getppid()}/stat').read().split()[3])")
+    child = place.start("sh", "-c", script, sys.executable, blind, *daemon_argv(place, "leave"), way="none")
+    ended = child.finish(deadline_s=10)
+    assert (ended.returncode, ended.stderr) == (3, b"")
+    assert not alive(daemon_pid(place))
+
+
 @needs_abi_6
 def test_the_program_cannot_end_its_keeper(place: Place) -> None:
     ended = place.run("try: kill(getppid(), 9)\nexcept PermissionError: print('no')\nraise SystemExit(7)")
@@ -512,9 +604,10 @@ def test_the_canary_lives(place: Place) -> None:
     probes = prove(place, "landlock")
     level = best(allow_unsandboxed=False)[1]
     assert canary.misses(probes, level) == []
+    promised = (("signal", level.signals), ("limits", level.limits), ("connect", level.network))
     unprevented = [p.name for p in probes if not p.prevented]
-    assert unprevented == [n for n, here in (("signal", level.signals), ("connect", level.network)) if not here]
-    assert len(probes) == 9
+    assert unprevented == [n for n, here in promised if not here]
+    assert len(probes) == 10
 
 
 def test_the_canary_dies_without_a_sandbox_and_harms_nothing(place: Place) -> None:
@@ -522,7 +615,7 @@ def test_the_canary_dies_without_a_sandbox_and_harms_nothing(place: Place) -> No
     assert [p for p in probes if p.prevented] == []
     assert {p.name.split(" /")[0] for p in probes} == {
         "create", "rename into", "append in", "append", "truncate", "hard link", "engine environment",
-        "signal", "connect", "secret",
+        "signal", "limits", "connect", "secret",
     }  # fmt: skip
     assert place.precious.read_text() == "precious"
     assert os.listdir(place.outside) == ["precious"]
@@ -531,10 +624,10 @@ def test_the_canary_dies_without_a_sandbox_and_harms_nothing(place: Place) -> No
 
 
 def test_what_counts_as_a_miss() -> None:
-    probes = [canary.Probe(name, False, "") for name in ("create /x", "signal", "connect", "secret")]
-    full = Level("l", "", prevented=True, network=True, signals=True, secrets=True)
+    probes = [canary.Probe(name, False, "") for name in ("create /x", "signal", "connect", "secret", "limits")]
+    full = Level("l", "", prevented=True, network=True, signals=True, secrets=True, limits=True)
     assert canary.misses(probes, full) == probes
-    assert canary.misses(probes, replace(full, network=False, signals=False, secrets=False)) == probes[:1]
+    assert canary.misses(probes, replace(full, network=False, signals=False, secrets=False, limits=False)) == probes[:1]
     assert canary.misses(probes, replace(full, prevented=False)) == []
     assert canary.misses([replace(p, prevented=True) for p in probes], full) == []
 
