@@ -616,7 +616,8 @@ def test_more_than_a_line_can_hold_is_sent_back_to_who_said_it(world: World) -> 
     book = simple()
     book.jobs["review/security-reviewer/1"] = [*review(*long)[:1], *review()]
     world.start(book)
-    assert "say it shorter" in world.blob(world.events("agent.exited", member="security-reviewer")[0]["data"]["transcript"])
+    ended = world.events("agent.exited", member="security-reviewer")[0]["data"]
+    assert "say it shorter" in world.blob(ended["transcript"])
     sound(world)
 
 
