@@ -530,7 +530,7 @@ def test_scripted_looks_up_key_then_purpose(bench: Bench) -> None:
     assert bench.scripted(book={"default": {"work": [DONE]}}).status == "done"
     assert bench.scripted(book={"jobs": {"work/api/1": []}, "default": {"work": [DONE]}}).status == "no_report"
     outcome = bench.scripted(book={"jobs": {"work/api/2": [DONE]}, "default": {"plan": [DONE]}})
-    assert outcome.status == "error"
+    assert outcome.status == "unavailable"
     assert "jobs/work/api/1" in outcome.message
     assert "book.json" in outcome.message
 
