@@ -13,7 +13,7 @@ from typing import Any
 
 from orchgit.core import events as e
 from orchgit.core.plan import problems
-from orchgit.core.review import Finding
+from orchgit.core.review import Finding, blocks
 from orchgit.core.run import Attempt, Blocker, Illegal, Landing, Run, Work, purpose_key
 
 MAX_FEEDBACK = 4000  # characters of one piece; the attempt's brief carries them, and an event must fit in a line
@@ -482,8 +482,11 @@ def _finding_waived(run: Run, event: e.Event) -> Run:
     body = _body(event, e.FindingWaived)
     need(any(f.id == body.finding for f in run.open_findings()), f"no open finding {body.finding}")
     run = _close(run, body.finding, "waived")
+    # What keeps the review from ending goes with the last finding that blocks.
+    blocking = any(blocks(f, run.settings.blocking) for f in run.open_findings())
+    about = {body.finding} if blocking else {body.finding, "review"}
     blockers = tuple(
-        replace(b, answer=f"waived: {body.reason}") if b.open and b.about == body.finding else b for b in run.blockers
+        replace(b, answer=f"waived: {body.reason}") if b.open and b.about in about else b for b in run.blockers
     )
     return replace(run, blockers=blockers)
 

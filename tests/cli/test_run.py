@@ -676,6 +676,15 @@ def test_after_the_last_round_a_human_decides(world: World) -> None:
     sound(world)
 
 
+def test_waiving_what_blocks_after_the_last_round_ends_the_review(world: World) -> None:
+    world.commit({".orchestration/config.toml": "[run]\nrounds = 1\n"})
+    world.start(simple().review(finding("src/api/billing.py", "never good enough")), code=4)
+    world.run("waive", world.name, "F1", "--why", "good enough for us")
+    world.run("resume")
+    assert world.run("status", world.name, "--json").json["phase"] == "completed"
+    sound(world)
+
+
 # -- shipping --------------------------------------------------------------------------------------------
 
 
