@@ -273,7 +273,10 @@ class Watch:
         elif kind == "deleted":
             # Moved out of the root with all that is in it, or removed when empty: one and the same event. But
             # git checks out no empty directory, so one that was here, and that nothing left, was full.
-            empty = path in self._new_dirs or path in self._left_dirs
+            # One below a new one is new itself, though it may have gone too soon for its creation to be seen.
+            parts = path.split(b"/")
+            new = any(b"/".join(parts[:depth]) in self._new_dirs for depth in range(1, len(parts) + 1))
+            empty = new or path in self._left_dirs
             self._left_dirs.add(os.path.dirname(path))
             if not empty and not self._allows(path + b"/0"):
                 self._tell(path, "deleted")
