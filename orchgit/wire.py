@@ -7,7 +7,7 @@ JSON Schemas of these models are what agents are given as tools.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -151,8 +151,7 @@ def schema(model: type[Wire]) -> dict[str, Any]:
     return model.model_json_schema()
 
 
-# name of the result tool -> (model, description, parser)
-Parser = Callable[[Mapping[str, Any]], object]
+# name of the result tool -> (model, description)
 RESULTS: dict[str, tuple[type[Wire], str]] = {
     "propose_plan": (PlanIn, "Hand in the plan. This ends your work."),
     "ask_questions": (QuestionsIn, "Ask the human before planning, when the issue leaves something open that matters."),

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from orchgit.core import events as e
 from orchgit.core.review import Finding, blocks, owners
-from orchgit.core.state import HOUSED, TERMINAL, Blocker, Illegal, Run, Work, evolve
+from orchgit.core.state import HOUSED, TERMINAL, Blocker, Illegal, Run, evolve
 
 ENGINE = e.Actor("engine", "orchgit")
 POLICY = e.Actor("policy", "--yes")
@@ -369,7 +369,3 @@ def describe(run: Run, blocker: Blocker) -> str:
     if blocker.about in run.works:
         return f'orchgit answer {run.id} {blocker.id} "…"   or   orchgit retry {run.id}/{blocker.about}'
     return f'orchgit answer {run.id} {blocker.id} "…"'
-
-
-def works_under_way(run: Run) -> tuple[Work, ...]:
-    return tuple(w for w in run.works.values() if w.stage in HOUSED)

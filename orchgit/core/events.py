@@ -1,5 +1,7 @@
 """Everything that can happen in a run, and its form on the wire.
 
+Long on purpose: it is the whole catalogue, to be read from top to bottom or looked up in.
+
 Each class below is one type of event; `type` is its wire name, a literal that never changes, and `kind` says
 what sort of thing it is:
 

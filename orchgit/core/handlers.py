@@ -1,5 +1,7 @@
 """What each event means beyond its row in the tables: one function per type, and the rules worth more than a row.
 
+Long because there are many types; each function can be read alone.
+
 Approval names the very plan that was shown; attempts are numbered and counted; and the merge gate: nothing is merged
 but a tree whose checks passed on exactly the tip it is merged onto. Called by `state.evolve`, after the tables said
 yes. No caller can go round them: the log is written through there, and read through there.

@@ -185,9 +185,6 @@ class Door:
         self._reader.wait()
         self._reader = None
 
-    def size(self, oid: str) -> int:
-        return int(self.run("cat-file", "-s", oid))
-
     def write(self, kind: bytes, data: bytes) -> str:
         """Store an object, synced; its id. Writing one that is there already is harmless."""
         raw = kind + b" %d\0" % len(data) + data

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchgit.core import events as e
-from orchgit.core.decide import ENGINE, POLICY, advance, decide, describe, waiting, works_under_way
+from orchgit.core.decide import ENGINE, POLICY, advance, decide, describe, waiting
 from orchgit.core.plan import Plan
 from orchgit.core.review import Finding
-from orchgit.core.state import Illegal, Run, evolve, replay
+from orchgit.core.state import HOUSED, Illegal, Run, evolve, replay
 from tests.core.world import (
     CALM,
     ERRING,
@@ -75,7 +75,7 @@ def test_what_is_independent_goes_on_side_by_side_and_a_dependent_the_moment_it_
     done = sim(plan, parallel=2).begin()
     done.step()  # plan
     done.step()  # approval
-    assert [w.spec.id for w in works_under_way(done.run)] == ["api", "web"]
+    assert [n for n, w in done.run.works.items() if w.stage in HOUSED] == ["api", "web"]
     done.drive_on()
     started = [v.body.assignment for v in done.log if isinstance(v.body, e.AssignmentStarted)]
     assert sorted(started) == ["api", "docs", "ops", "web"]
