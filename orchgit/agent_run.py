@@ -25,7 +25,7 @@ from orchgit.eventlog import Store
 from orchgit.git import cells
 from orchgit.process import Child, Launch
 from orchgit.roster import Roster, prompt
-from orchgit.sandbox import Confinement, Level, Sandbox, base_env, launcher
+from orchgit.sandbox import Confinement, Level, Network, Sandbox, base_env, launcher
 
 Emit = Callable[[e.Draft], None]
 MAX_MESSAGE = 1000
@@ -51,7 +51,7 @@ class Place:
         return self._launch is not None
 
 
-def confined(sandbox: Sandbox, cell: cells.Cell, writable: Sequence[str], *, network: bool = False) -> Launch:
+def confined(sandbox: Sandbox, cell: cells.Cell, writable: Sequence[str], *, network: Network = "none") -> Launch:
     """A launch into this cell: HOME lies in the private temporary directory where nothing else is writable."""
     # Not a name that an agent could have taken before us.
     home = str(cell.home) if str(cell.home) in writable else tempfile.mkdtemp(prefix="home-", dir=cell.tmp)

@@ -64,6 +64,7 @@ def _backend(text: str) -> str:
 Pattern = Annotated[str, AfterValidator(_pattern)]
 LocalFile = Annotated[str, AfterValidator(_file)]
 BackendName = Annotated[str, AfterValidator(_backend)]
+Reach = Literal["none", "loopback", "open"]
 Turns = Annotated[int, Field(ge=1, le=10_000)]
 Seconds = Annotated[int, Field(ge=1, le=604_800)]
 Tokens = Annotated[int, Field(ge=1, le=10**12)]
@@ -90,6 +91,7 @@ class Agent(_Section):
     model: str | None = None
     allow: tuple[Pattern, ...] | None = None
     deny: tuple[Pattern, ...] | None = None
+    grant: tuple[Pattern, ...] | None = None
     turns: Turns | None = None
     seconds: Seconds | None = None
     tokens: Tokens | None = None
@@ -121,19 +123,38 @@ class Anthropic(_Section):
     effort: Literal["", "low", "medium", "high"] = ""
 
 
+class Sandbox(_Section):
+    """`level` "": the strongest that holds here. Limits of everything that runs in one cell at a time; 0 is none."""
+
+    level: Literal["", "bwrap+landlock", "landlock", "bwrap", "seatbelt"] = ""
+    memory_mb: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    processes: Annotated[int, Field(ge=0, le=100_000)] = 1024
+    file_mb: Annotated[int, Field(ge=0, le=1_000_000)] = 4096
+    precision: Annotated[int, Field(ge=0, le=100)] = 0
+
+
+class Network(_Section):
+    """What reaches the network inside the sandbox, by role. `loopback` is one of its own, not the machine's."""
+
+    orchestrator: Reach = "none"
+    worker: Reach = "none"
+    reviewer: Reach = "none"
+    checks: Reach = "none"
+
+
 class Cells(_Section):
     directory: str = ""  # absolute, once loaded; "": see state_home
+    overlay: Literal["auto", "never"] = "auto"
     # `copy` would hide a method of pydantic's; the file and the JSON say "copy".
     copied: tuple[LocalFile, ...] = Field(default=(), alias="copy")
 
 
 class Checks(_Section):
     deadline_s: Annotated[int, Field(ge=1, le=86_400)] = 600
-    network: bool = False
 
 
 class Watch(_Section):
-    policy: Literal["tell", "stop"] = "tell"
+    policy: Literal["tell", "pause", "stop"] = "tell"
 
 
 class Ship(_Section):
@@ -151,6 +172,8 @@ class Config(_Section):
     agents: Agents = Agents()
     scripted: Scripted = Scripted()
     anthropic: Anthropic = Anthropic()
+    sandbox: Sandbox = Sandbox()
+    network: Network = Network()
     cells: Cells = Cells()
     checks: Checks = Checks()
     watch: Watch = Watch()

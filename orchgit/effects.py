@@ -410,7 +410,7 @@ def _run_checks(world: World, tree: str, commands: tuple[str, ...], name: str) -
         try:
             cells.copy_in(cell, world.repo.root, world.agents.config.cells.copied)
             writable = (str(cell.work), str(cell.home))
-            launch = confined(world.agents.sandbox, cell, writable, network=settings.network)
+            launch = confined(world.agents.sandbox, cell, writable, network=world.agents.config.network.checks)
             done.append(checks.run(command, launch, settings.deadline_s))
         finally:
             cells.remove(cell.root)

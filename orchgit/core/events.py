@@ -316,7 +316,7 @@ class AgentStarted(Body):
     model: str
     brief: str
     sandbox: str
-    network: Literal["none", "open"]
+    network: Literal["none", "loopback", "open"]
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from orchgit.core.errors import Kind, OrchgitError
 from orchgit.process import Child, Launch, start
 
 GRACE_MS = 5000  # TERM to KILL when the engine died; a living engine's stop(grace_s) cuts it short
+
+
+# `loopback` is one of the program's own: it reaches the servers that it starts, and nothing else.
+Network = Literal["none", "loopback", "open"]
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """A working tree laid over read-only directories, mounted at `at` before the program is confined.
+
+    `lowers`: what it stands on, topmost first. `upper` takes every change; `work` is the kernel's own, on the same file
+    system. Nobody but the kernel writes to the three while it is mounted.
+    """
+
+    at: str
+    lowers: tuple[str, ...]
+    upper: str
+    work: str
 
 
 @dataclass(frozen=True)
@@ -30,9 +48,11 @@ class Confinement:
 
     writable: tuple[str, ...]
     tmp: str  # private temporary directory, writable too
-    network: bool = False
+    network: Network = "none"
     terminals: bool = False  # pseudo-terminals: opens /dev/pts, so the user's own terminals too, where ways share it
     limits: tuple[tuple[str, int], ...] = ()  # resource limits by name: nofile, nproc, fsize (bytes), ...
+    overlay: Overlay | None = None
+    hidden: tuple[str, ...] = ()  # files and directories that are not to be read, where the level can hide them
 
 
 @dataclass(frozen=True)
@@ -42,10 +62,17 @@ class Level:
     name: str
     detail: str
     prevented: bool  # the kernel stops writes outside
-    network: bool  # the network can be cut (how far: `detail`)
+    networks: tuple[Network, ...] = ("open",)  # what can be enforced
     signals: bool = False  # the engine cannot be signalled
     secrets: bool = False  # files outside can be hidden from reading
     limits: bool = False  # resource limits of the engine cannot be set
+    attributes: bool = False  # modes, owners, times and xattrs of files outside cannot be changed
+    sockets: bool = False  # socket files in /run, /tmp and the like cannot be connected to
+
+    @property
+    def network(self) -> bool:
+        """Whether it can be cut."""
+        return "none" in self.networks
 
 
 class Sandbox(Protocol):

@@ -81,7 +81,7 @@ def rules(version: int, confinement: Confinement) -> dict[str, Any]:
     for since, right in ((2, REFER), (3, TRUNCATE), (5, IOCTL_DEV)):
         if version < since:
             known &= ~right
-    net = BIND_TCP | CONNECT_TCP if version >= 4 and not confinement.network else 0
+    net = BIND_TCP | CONNECT_TCP if version >= 4 and confinement.network != "open" else 0
     scoped = SCOPE_SIGNAL | SCOPE_ABSTRACT_SOCKET if version >= 6 else 0
     return {
         "handled": [known, net, scoped],
@@ -111,7 +111,7 @@ class Landlock:
             self.name,
             ", ".join(detail),
             prevented=version >= USEFUL_ABI,
-            network=version >= 4,
+            networks=("none", "open") if version >= 4 else ("open",),
             signals=version >= 6,
             limits=limits,
         )

@@ -14,7 +14,7 @@ class Unconfined:
     name = "none"
 
     def probe(self) -> Level:
-        return Level(self.name, "nothing is prevented; descendants are ended", prevented=False, network=False)
+        return Level(self.name, "nothing is prevented; descendants are ended", prevented=False)
 
     def argv(self, confinement: Confinement, argv: Sequence[str]) -> list[str]:
         return keeper_argv(argv, landlock=None, limits=confinement.limits)

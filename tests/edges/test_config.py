@@ -78,7 +78,7 @@ def test_the_examples_in_the_template_hold(tmp_path: Path) -> None:
         ('[run]\nreviewers = "x"', "a list of strings"),
         ("[notify]\ncommand = ['a', 1]", "[notify] command[1] = 1 is not allowed"),
         ("run = 3", "line 1: run = 3 is not allowed: a table: write [run]"),
-        ("[checks]\nnetwork = 1", "true or false"),
+        ("[network]\nchecks = 1", "one of"),
         ("[agents]\ncost_usd = 0", "[agents] cost_usd = 0 is not allowed: a number above 0"),
         ("[agents]\ncost_usd = inf", "cost_usd = inf is not allowed"),
         ('[agents]\nbackend = "antropic"', "no such backend; did you mean 'anthropic'?"),

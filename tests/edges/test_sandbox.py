@@ -244,7 +244,7 @@ def test_tcp_only_if_granted(place: Place) -> None:
         connect = f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 2)"
         assert b"PermissionError" in place.run(connect).stderr
         assert b"PermissionError" in place.run("import socket; socket.create_server(('127.0.0.1', 0))").stderr
-        assert place.run(connect, confinement=replace(place.confinement, network=True)).returncode == 0
+        assert place.run(connect, confinement=replace(place.confinement, network="open")).returncode == 0
 
 
 @needs_landlock
@@ -625,9 +625,9 @@ def test_the_canary_dies_without_a_sandbox_and_harms_nothing(place: Place) -> No
 
 def test_what_counts_as_a_miss() -> None:
     probes = [canary.Probe(name, False, "") for name in ("create /x", "signal", "connect", "secret", "limits")]
-    full = Level("l", "", prevented=True, network=True, signals=True, secrets=True, limits=True)
+    full = Level("l", "", prevented=True, networks=("none",), signals=True, secrets=True, limits=True)
     assert canary.misses(probes, full) == probes
-    assert canary.misses(probes, replace(full, network=False, signals=False, secrets=False, limits=False)) == probes[:1]
+    assert canary.misses(probes, replace(full, networks=("open",), signals=False, secrets=False, limits=False)) == probes[:1]
     assert canary.misses(probes, replace(full, prevented=False)) == []
     assert canary.misses([replace(p, prevented=True) for p in probes], full) == []
 
