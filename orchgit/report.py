@@ -134,10 +134,20 @@ def _sentence(body: e.Body) -> str:
                 words.append(f"{many(len(body.refused), 'call')} REFUSED: {short(body.refused[0], 80)}")
             return f"{body.member} ended: {', '.join(words)}"
         case e.AgentReported():
-            more = [*(f"wants scope: {r}" for r in body.scope_requests), *(f"blocker: {b}" for b in body.blockers)]
+            more = [f"blocker: {b}" for b in body.blockers]
             return f"reported: {short(' '.join([body.summary, *more]))}"
         case e.AgentFailed():
             return f"agent ended without a result: {body.status}: {short(body.message)}"
+        case e.ScopeAsked():
+            return f"asks for more scope: {short(', '.join(body.patterns))}: {short(body.why)}"
+        case e.ScopeGranted():
+            return f"more scope granted: {short(', '.join(body.patterns))}"
+        case e.ScopeRefused():
+            return f"more scope refused: {short(body.why) or 'no reason given'}"
+        case e.PlanAmended():
+            order = f"; order changed for {', '.join(a.id for a in body.changed)}" if len(body.changed) > 1 else ""
+            again = "; it begins again after others" if body.waits else ""
+            return f"plan v{body.version} ({body.digest[:12]}) has it{order}{again}"
         case e.ScopeViolationSeen():
             return f"OUT OF SCOPE, {body.layer}: {safe(body.path)} {short(body.what)}".rstrip()
         case e.WatchIncomplete():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from orchgit.core.plan import Plan
-    from orchgit.core.state import Run
+    from orchgit.core.state import Run, Work
     from orchgit.eventlog import Store
 
 RunName = Annotated[str, typer.Argument(metavar="[RUN]", help="The run, or how its name begins; else the newest.")]
@@ -45,6 +45,20 @@ def split(target: str) -> tuple[str, str]:
     """RUN/ASSIGNMENT, or ASSIGNMENT alone for the newest run."""
     run, slash, name = target.rpartition("/")
     return (run, name) if slash else ("", target)
+
+
+def asking(target: str) -> tuple[Store, Work]:
+    """RUN/ASSIGNMENT that asks for more scope."""
+    name_of_run, name = split(target)
+    store = store_of(name_of_run)
+    works = state_of(store).works
+    if name in works and works[name].asked:
+        return store, works[name]
+    who = ", ".join(n for n, w in works.items() if w.asked)
+    raise OrchgitError(
+        Kind.NO if name in works else Kind.USAGE, f"{name} asks for no more scope",
+        f"who does: {who}" if who else "nobody does", f"orchgit status {store.run}",
+    )  # fmt: skip
 
 
 def tell(store: Store, body: e.Body, done: str) -> int:
@@ -86,8 +100,9 @@ def console(*, stderr: bool = False) -> Console:
 def plan_title(run: Run) -> str:
     proposal = run.proposal
     assert proposal is not None
-    approved = ", approved" if run.plan_digest == proposal.digest else ""
-    return f"Plan v{proposal.version} of run {run.id} (sha256 {proposal.digest[:12]}){approved}"
+    if run.plan:
+        return f"Plan v{run.plan_version} of run {run.id} (sha256 {run.plan_digest[:12]}), approved"
+    return f"Plan v{proposal.version} of run {run.id} (sha256 {proposal.digest[:12]})"
 
 
 def show_plan(out: Console, plan: Plan, title: str) -> None:

@@ -79,6 +79,12 @@ class Human:
         if blocker.kind == "finding" and blocker.about != "review":
             reason = _ask("A reason to waive it, or nothing to leave it for now: ").strip()
             return self._draft(e.FindingWaived(blocker.about, reason[:1500])) if reason else None
+        if blocker.kind == "scope":
+            attempt = run.works[blocker.about].attempt
+            answer = _ask("Grant it?  y, or why not (nothing to leave it for now): ").strip()
+            if answer in ("y", "yes"):
+                return self._draft(e.ScopeGranted(blocker.about, attempt, run.works[blocker.about].asked))
+            return self._draft(e.ScopeRefused(blocker.about, attempt, answer[:1500])) if answer else None
         answer = _ask("What should be done? (nothing to leave it for now) ").strip()
         return self._draft(e.BlockerAnswered(blocker.id, answer[:4000])) if answer else None
 

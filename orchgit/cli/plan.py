@@ -32,7 +32,7 @@ def command(
         proposal = state.proposal
         if proposal is None:
             raise OrchgitError(Kind.NO, f"run {state.id} has no plan yet", "", f"orchgit status {state.id}")
-        plan = proposal.plan
+        plan = state.plan or proposal.plan
         title = plan_title(state)
     if as_json:
         print(plan_json(plan), end="")

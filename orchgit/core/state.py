@@ -86,6 +86,12 @@ WORK_MOVES: dict[tuple[str, str], str] = {
     ("ready", "agent.requested"): "working",
     ("ready", "salvage.requested"): "salvaging",  # the run is being aborted
     ("working", "agent.reported"): "reported",
+    ("working", "scope.amendment_asked"): "asking",
+    ("asking", "scope.amendment_granted"): "asking",
+    ("asking", "scope.amendment_refused"): "ready",
+    ("asking", "plan.amended"): "ready",  # the same attempt, in a new sandbox
+    ("asking", "plan.amended:waits"): "failed",  # set aside: it begins again after others
+    ("asking", "salvage.requested"): "salvaging",  # the run is being aborted
     ("working", "agent.failed"): "failed",
     ("reported", "gate.requested"): "gating",
     ("reported", "salvage.requested"): "salvaging",  # it raised a blocker, or asked for more scope
@@ -119,7 +125,7 @@ ANSWERS: dict[str, tuple[str, ...]] = {
     "plan.requested": ("plan.proposed", "plan.invalid", "question.asked", "agent.failed"),
     "cell.requested": ("cell.made", "cell.failed"),
     "cell.removal_requested": ("cell.removed",),
-    "agent.requested": ("agent.reported", "agent.failed"),
+    "agent.requested": ("agent.reported", "scope.amendment_asked", "agent.failed"),
     "gate.requested": ("gate.passed", "gate.failed"),
     "salvage.requested": ("salvage.kept",),
     "checks.requested": ("checks.passed", "checks.failed", "checks.stale"),
@@ -229,6 +235,8 @@ def _key(body: e.Body) -> str:
     match body:
         case e.VerdictGiven(decision=decision):
             return f"{body.type}:{decision}"
+        case e.PlanAmended(waits=True):
+            return f"{body.type}:waits"
         case e.ChecksRequested() | e.ChecksPassed() | e.ChecksFailed() | e.ChecksStale():
             return f"{body.type}:{body.subject}" if body.subject in ("integration", "ship") else body.type
         case e.MergePrepared() | e.MergeBuilt() | e.MergeRequested() | e.MergeDone() | e.MergeStale():
