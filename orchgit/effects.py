@@ -103,7 +103,8 @@ def perform(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
 
 def recover(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
     """End a request that has no outcome."""
-    if isinstance(event.body, e.AgentRequested):
+    # Asked for by a command that had no engine (`orchgit grant`): no agent has begun, so none was lost.
+    if isinstance(event.body, e.AgentRequested) and event.seq in run.begun:
         return e.Draft(e.AgentFailed("lost", "its engine ended", lost=True), ENGINE, event.seq)
     return perform(world, run, event, emit)
 
@@ -280,6 +281,7 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
         if work.asks == MAX_ASKS:
             why = f"it asked for more scope {MAX_ASKS + 1} times in one attempt"
             return e.Draft(e.AgentFailed("error", why), ENGINE, event.seq)
+        _unwatch(world, name, attempt)
         kept = world.agents.store.put(outcome.session) if outcome.session else ""
         asked = e.ScopeAsked(name, attempt, tuple(dict.fromkeys(wish.paths)), wish.why, kept)
         return e.Draft(asked, e.Actor("agent", body.member), event.seq)

@@ -95,6 +95,7 @@ class Run:
     started: e.RunStarted | None = None
     issue: e.IssueRead | None = None
     pending: Mapping[int, e.Event] = field(default_factory=dict)
+    begun: frozenset[int] = frozenset()  # of these: an agent was started for it
     plan: Plan | None = None
     plan_digest: str = ""
     plan_version: int = 0

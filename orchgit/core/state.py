@@ -151,13 +151,16 @@ def evolve(run: Run, event: e.Event) -> Run:
     handler = HANDLERS.get(type(body))
     if handler is not None:
         run = handler(run, event)
-    pending = run.pending
+    pending, begun = run.pending, run.begun
     if body.kind == "request":
         pending = {**pending, event.seq: event}
     elif body.kind == "outcome" and event.cause is not None:
         pending = {k: v for k, v in pending.items() if k != event.cause}
+        begun = begun - {event.cause}
+    elif isinstance(body, e.AgentStarted) and event.cause is not None and event.cause in pending:
+        begun = begun | {event.cause}
     stopped = run.stopped and body.kind not in ("input", "outcome")
-    return replace(run, seq=event.seq, hash=event.hash, time=event.time, pending=pending, stopped=stopped)
+    return replace(run, seq=event.seq, hash=event.hash, time=event.time, pending=pending, begun=begun, stopped=stopped)
 
 
 def replay(run_id: str, log: Iterable[e.Event]) -> Run:
