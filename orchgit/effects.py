@@ -27,7 +27,7 @@ from orchgit.core.audit import merge_trailers
 from orchgit.core.decide import ENGINE
 from orchgit.core.errors import OrchgitError
 from orchgit.core.handlers import MAX_ASKS
-from orchgit.core.plan import Plan, order, problems, upstream
+from orchgit.core.plan import Plan, imprecise, order, problems, upstream
 from orchgit.core.plan import printable as shown
 from orchgit.core.review import same
 from orchgit.core.scope import Scope, hook_rules
@@ -575,7 +575,7 @@ def _issue(world: World, run: Run) -> str:
 def _plan(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
     assert run.started is not None
     base = run.started.base
-    listed = world.door.run("ls-tree", "-r", "-z", "--name-only", base).split(b"\0")[:-1]
+    listed = trees.files(world.door, base)
     outline = "\n".join(shown(p) for p in listed[:OUTLINE_FILES])
     if len(listed) > OUTLINE_FILES:
         outline += f"\n… and {len(listed) - OUTLINE_FILES} more files"
@@ -589,7 +589,9 @@ def _plan(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
         return e.Draft(e.QuestionAsked(tuple(result.questions)), actor, event.seq)
     if not isinstance(result, Plan):
         return _failed(outcome, event)
-    wrong = problems(result, run.started.roster)
+    wrong = problems(result, run.started.roster) or imprecise(
+        result, listed, world.agents.config.sandbox.precision
+    )  # fmt: skip
     if wrong:
         listed_wrong = tuple(str(p)[:500] for p in wrong[:40])
         return e.Draft(e.PlanInvalid(listed_wrong), ENGINE, event.seq)
