@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchgit.core import events as e
-from orchgit.core.audit import LAWS, Commit, Facts, Result, judge, read, trailers, unattested
+from orchgit.core.audit import LAWS, Changed, Commit, Facts, Result, judge, read, trailers, unattested
 from orchgit.core.codec import dumps
 from orchgit.core.decide import ENGINE
 from orchgit.core.state import Run, branch
@@ -420,21 +420,14 @@ class Touched:
     def commit(self, oid: str) -> Commit | None:
         return self.commits[oid] if oid in self.commits else self.world.commit(oid)
 
-    def changed(self, old_tree: str, new_tree: str) -> list[bytes] | None:
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.world, name)
+
+    def changed(self, old_tree: str, new_tree: str) -> list[Changed] | None:
         return self.world.changed(old_tree, new_tree)
 
     def ref(self, name: str) -> str | None:
         return self.refs.get(name, self.world.ref(name))
-
-    def first_parents(self, tip: str, base: str) -> list[str] | None:
-        line = []
-        while tip != base:
-            line.append(tip)
-            commit = self.commit(tip)
-            if commit is None or not commit.parents:
-                return None
-            tip = commit.parents[0]
-        return line
 
     def merge_result(self, base: str, head: str, onto: str) -> str | None:
         return self.world.merge_result(base, head, onto)
@@ -530,7 +523,7 @@ def test_a_branch_that_is_gone_is_a_violation_only_while_the_run_goes_on() -> No
 
 def test_a_missing_tree_is_said() -> None:
     class Shallow(Touched):
-        def changed(self, old_tree: str, new_tree: str) -> list[bytes] | None:
+        def changed(self, old_tree: str, new_tree: str) -> list[Changed] | None:
             return None
 
     lines = lines_of(honest().log)
