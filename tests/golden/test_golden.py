@@ -1,4 +1,4 @@
-"""Recorded logs are read for ever: each replays, passes audit with the git evidence it came with, and is well-formed."""
+"""Recorded logs are read for ever: each replays, passes audit with its git evidence, and is as the schema says."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def published() -> dict[str, object]:
 
 @each
 def test_its_lines_are_as_the_published_schema_says(golden: Golden) -> None:
-    validator = pytest.importorskip("jsonschema").Draft202012Validator(published())
+    validator = pytest.importorskip("jsonschema", reason="pip install -e .[dev]").Draft202012Validator(published())
     for line in golden.lines:
         assert validator.is_valid(json.loads(line)), line
 
@@ -71,7 +71,7 @@ def judged(golden: Golden, data: bytes) -> str:
 @each
 def test_cut_anywhere_it_is_not_taken_for_whole(golden: Golden) -> None:
     """In the middle of a line: doubt. Between two: a log of a shorter past, which only git can tell from the whole."""
-    for at in sample(range(len(golden.data)), 400):
+    for at in sample(range(len(golden.data)), 30):
         cut = golden.data[:at]
         if at == 0:
             assert judged(golden, cut) == "violation"
@@ -84,7 +84,7 @@ def test_cut_anywhere_it_is_not_taken_for_whole(golden: Golden) -> None:
 @each
 def test_zeroed_or_flipped_anywhere_it_is_not_taken_for_valid(golden: Golden) -> None:
     data, rng = golden.data, Random(7)
-    for at in sample(range(len(data)), 400):
+    for at in sample(range(len(data)), 200):
         touched = bytearray(data)
         touched[at] ^= 1 << rng.randrange(8)
         _refused(golden, bytes(touched), at)
@@ -157,7 +157,7 @@ def test_the_verifier_in_sh_agrees(golden: Golden, shell: str, tmp_path: Path) -
         pytest.skip(f"{program} is not here")
     file = tmp_path / "log"
     cases = corrupted(golden)
-    chosen = cases[:4] + sample(cases[4:], 40 if shell == "sh" else 8, seed=len(golden.data))
+    chosen = cases[:4] + sample(cases[4:], 25 if shell == "sh" else 5, seed=len(golden.data))
     for name, data in chosen:
         file.write_bytes(data)
         done = subprocess.run([program, *args, str(VERIFIER), str(file), golden.run], capture_output=True, check=False)
