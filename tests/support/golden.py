@@ -7,7 +7,7 @@ import hashlib
 import os
 import subprocess
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -102,12 +102,20 @@ class Place:
     def facts(self, *, elsewhere: bool = False) -> GitFacts:
         return GitFacts(self.door, self.golden.run, None if elsewhere else self.directory)
 
-    def git(self, *args: str, stdin: bytes = b"") -> str:
+    def git(self, *args: str, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> str:
         done = subprocess.run(
-            ["git", "--git-dir", str(self.common), *args], input=stdin, env={**ENV}, capture_output=True, check=False
-        )
+            ["git", "--git-dir", str(self.common), *args], input=stdin, env={**ENV, **(env or {})},
+            capture_output=True, check=False,
+        )  # fmt: skip
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode("utf-8", "replace").strip()
+
+    def git_as(self, who: str, *args: str, stdin: bytes = b"", when: str = "1767225600") -> str:
+        """As somebody, "name <mail>": author and committer."""
+        name, _, mail = who.rstrip(">").partition(" <")
+        said = {"NAME": name, "EMAIL": mail, "DATE": f"{when} +0000"}
+        env = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in said.items()}
+        return self.git(*args, stdin=stdin, env=env)
 
     def reading(self) -> Reading:
         return read(self.golden.run, *split((self.directory / "events.jsonl").read_bytes()))
