@@ -39,13 +39,13 @@ def plain(world: World) -> None:
 
 def mended(world: World) -> None:
     """A verdict that wants changes, a gate that refuses, and a finding that goes back to its owner."""
-    book = Book(API, DOCS)
+    book = Book(API, {**DOCS, "deny": ["docs/private.md"]})
     book.work("api", turn(write("src/api/billing.py", "x = 1\n")))
     book.work("api", turn(write("src/api/billing.py", "billing = 1\n")))
     book.work("api", turn(write("src/api/billing.py", "billing = 2\n")))
     book.verdict("api", 1, "reassign", "name it better")
-    book.work("docs", turn(write("README.md", "mine\n"), write("docs/billing.md", "# Billing\n")))
-    book.work("docs", turn(bash("git checkout README.md"), write("docs/billing.md", "# Billing\n\nMore.\n")))
+    book.work("docs", turn(bash("echo mine > docs/private.md"), write("docs/billing.md", "# Billing\n")))
+    book.work("docs", turn(write("docs/billing.md", "# Billing\n\nMore.\n")))
     book.review(finding("src/api/billing.py", "Anybody can bill"))
     book.review(fixed=["F1"])
     world.start(book)
