@@ -29,6 +29,7 @@ from orchgit.sandbox import Confinement, Level, Network, Sandbox, base_env, laun
 
 Emit = Callable[[e.Draft], None]
 MAX_MESSAGE = 1000
+ASK_VARIABLE = "ORCHGIT_SCOPE_REQUEST"  # names the file by which an agent without our tools asks for more scope
 
 
 class Place:
@@ -56,7 +57,16 @@ def confined(sandbox: Sandbox, cell: cells.Cell, writable: Sequence[str], *, net
     # Not a name that an agent could have taken before us.
     home = str(cell.home) if str(cell.home) in writable else tempfile.mkdtemp(prefix="home-", dir=cell.tmp)
     confinement = Confinement(tuple(writable), str(cell.tmp), network=network)
-    return launcher(sandbox, confinement, cwd=str(cell.work), env=base_env(home, str(cell.tmp)))
+    return launcher(
+        sandbox,
+        confinement,
+        cwd=str(cell.work),
+        env=base_env(home, str(cell.tmp), extra={ASK_VARIABLE: str(scope_request(cell))}),
+    )
+
+
+def scope_request(cell: cells.Cell) -> Path:
+    return cell.tmp / "scope-request.json"
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,8 @@ class Agents:
         emit: Emit,
         scope_of: tuple[str, int] | None = None,
         parse: Mapping[str, Callable[[Mapping[str, Any]], object]] | None = None,
+        session: bytes = b"",
+        answer: str = "",
     ) -> tuple[agents.Outcome, object | None]:
         """Run it to its end; the outcome, and the result as parsed (None unless done). Emits notes on the way."""
         member = self.roster.get(name)
@@ -123,6 +135,7 @@ class Agents:
                 workdir=str(place.workdir), tools=member.tools, results=_results(purpose, parse or {}),
                 model=model, limits=member.limits, launch=place, stop=stop, record=record,
                 progress=lambda line: self.progress(name, line), options=self.config.options(backend.name),
+                session=session, answer=answer,
             )  # fmt: skip
             try:
                 outcome = backend.run(job)
@@ -165,5 +178,13 @@ def _results(purpose: str, parse: Mapping[str, Callable[[Mapping[str, Any]], obj
     made = []
     for name in wire.PURPOSE_RESULTS[purpose]:
         model, about = wire.RESULTS[name]
-        made.append(agents.ResultTool(name, about, wire.schema(model), parse.get(name, partial(wire.parse, model))))
+        made.append(
+            agents.ResultTool(
+                name,
+                about,
+                wire.schema(model),
+                parse.get(name, partial(wire.parse, model)),
+                pauses=name == "request_scope",
+            )
+        )
     return tuple(made)
