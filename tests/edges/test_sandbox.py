@@ -627,7 +627,10 @@ def test_what_counts_as_a_miss() -> None:
     probes = [canary.Probe(name, False, "") for name in ("create /x", "signal", "connect", "secret", "limits")]
     full = Level("l", "", prevented=True, networks=("none",), signals=True, secrets=True, limits=True)
     assert canary.misses(probes, full) == probes
-    assert canary.misses(probes, replace(full, networks=("open",), signals=False, secrets=False, limits=False)) == probes[:1]
+    assert (
+        canary.misses(probes, replace(full, networks=("open",), signals=False, secrets=False, limits=False))
+        == probes[:1]
+    )
     assert canary.misses(probes, replace(full, prevented=False)) == []
     assert canary.misses([replace(p, prevented=True) for p in probes], full) == []
 
