@@ -18,6 +18,8 @@ COMMANDS: dict[str, str] = {
     "approve": "Approve the plan that was shown",
     "reject": "Send the plan back, with a reason",
     "answer": "Answer a question or a blocker",
+    "grant": "Give a worker the paths that it asks for",
+    "refuse": "Keep a worker to its scope, with a reason",
     "waive": "Let a finding stand, with a reason",
     "retry": "Give an assignment further attempts",
     "resume": "Go on with a run",
@@ -35,6 +37,7 @@ COMMANDS: dict[str, str] = {
     "agents": "Which agents are here, and why others are not",
     "clean": "Remove the branches and refs of a run that is over",
     "schema": "JSON Schema of the events",
+    "request-scope": "Inside a cell: ask for more paths",
     "demo": "The whole of it, in a small repository, with scripted agents",
 }
 

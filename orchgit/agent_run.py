@@ -29,6 +29,7 @@ from orchgit.sandbox import Confinement, Level, Network, Overlay, Sandbox, base_
 
 Emit = Callable[[e.Draft], None]
 MAX_MESSAGE = 1000
+ASK_VARIABLE = "ORCHGIT_SCOPE_REQUEST"  # names the file by which an agent without our tools asks for more scope
 
 
 class Place:
@@ -61,7 +62,8 @@ def confined(
     # Not a name that an agent could have taken before us.
     home = str(cell.home) if str(cell.home) in writable else tempfile.mkdtemp(prefix="home-", dir=cell.tmp)
     cage = confinement(cell, writable, network=network, mounted=mounted)
-    return launcher(sandbox, cage, cwd=str(cell.work), env=base_env(home, str(cell.tmp)))
+    env = base_env(home, str(cell.tmp), extra={ASK_VARIABLE: str(scope_request(cell))})
+    return launcher(sandbox, cage, cwd=str(cell.work), env=env)
 
 
 def confinement(
@@ -72,6 +74,10 @@ def confinement(
         lowers = tuple(map(str, cell.lowers))
         overlay = Overlay(str(cell.work), lowers, upper=str(cell.top), work=str(cell.root / "ovl"))
     return Confinement(tuple(writable), str(cell.tmp), network=network, overlay=overlay)
+
+
+def scope_request(cell: cells.Cell) -> Path:
+    return cell.tmp / "scope-request.json"
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,8 @@ class Agents:
         emit: Emit,
         scope_of: tuple[str, int] | None = None,
         parse: Mapping[str, Callable[[Mapping[str, Any]], object]] | None = None,
+        session: bytes = b"",
+        answer: str = "",
     ) -> tuple[agents.Outcome, object | None]:
         """Run it to its end; the outcome, and the result as parsed (None unless done). Emits notes on the way."""
         member = self.roster.get(name)
@@ -138,6 +146,7 @@ class Agents:
                 workdir=str(place.workdir), tools=member.tools, results=_results(purpose, parse or {}),
                 model=model, limits=member.limits, launch=place, stop=stop, record=record,
                 progress=lambda line: self.progress(name, line), options=self.config.options(backend.name),
+                session=session, answer=answer,
             )  # fmt: skip
             try:
                 outcome = backend.run(job)
@@ -180,5 +189,13 @@ def _results(purpose: str, parse: Mapping[str, Callable[[Mapping[str, Any]], obj
     made = []
     for name in wire.PURPOSE_RESULTS[purpose]:
         model, about = wire.RESULTS[name]
-        made.append(agents.ResultTool(name, about, wire.schema(model), parse.get(name, partial(wire.parse, model))))
+        made.append(
+            agents.ResultTool(
+                name,
+                about,
+                wire.schema(model),
+                parse.get(name, partial(wire.parse, model)),
+                pauses=name == "request_scope",
+            )
+        )
     return tuple(made)

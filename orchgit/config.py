@@ -24,7 +24,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from orchgit.agents import BACKENDS, Limits
 from orchgit.core.errors import Kind, OrchgitError
-from orchgit.core.events import Settings
+from orchgit.core.events import Grant, Settings
 from orchgit.core.pattern import PatternError, check_pattern
 from orchgit.core.review import Severity
 
@@ -193,6 +193,7 @@ class Config(_Section):
             reviewers=self.run.reviewers,
             approval=approval,
             ship=ship or self.ship.mode,
+            grants=tuple(Grant(name, agent.grant) for name, agent in self.agents.by_name if agent.grant),
         )
 
     def agent(self, name: str) -> Agent:

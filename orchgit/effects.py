@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,23 +20,24 @@ from pathlib import Path
 from typing import Any
 
 from orchgit import brief, checks, githooks, wire
-from orchgit.agent_run import Agents, Emit, Place, confined, confinement
+from orchgit.agent_run import Agents, Emit, Place, confined, confinement, scope_request
 from orchgit.agents.toolbox import TEMP_PREFIX
 from orchgit.core import events as e
 from orchgit.core.audit import merge_trailers
 from orchgit.core.decide import ENGINE
 from orchgit.core.errors import OrchgitError
-from orchgit.core.plan import Plan, order, problems, upstream
+from orchgit.core.handlers import MAX_ASKS
+from orchgit.core.plan import Plan, imprecise, order, problems, upstream
 from orchgit.core.plan import printable as shown
 from orchgit.core.review import same
-from orchgit.core.scope import hook_rules
+from orchgit.core.scope import Scope, hook_rules
 from orchgit.core.state import Run, branch
 from orchgit.git import cells, gate, merges, totals, trees
 from orchgit.git.door import Door, GitError
 from orchgit.git.harvest import is_whiteout
 from orchgit.git.user import UserRepo
 from orchgit.sandbox import base_env
-from orchgit.sandbox.canary import misses, prove
+from orchgit.sandbox.canary import Probe, misses, prove
 from orchgit.watch import Sighting, Watch, Watchdog
 
 HARVEST_S = 600
@@ -111,7 +113,8 @@ def perform(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
 
 def recover(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
     """End a request that has no outcome."""
-    if isinstance(event.body, e.AgentRequested):
+    # Asked for by a command that had no engine (`orchgit grant`): no agent has begun, so none was lost.
+    if isinstance(event.body, e.AgentRequested) and event.seq in run.begun:
         return e.Draft(e.AgentFailed("lost", "its engine ended", lost=True), ENGINE, event.seq)
     return perform(world, run, event, emit)
 
@@ -136,12 +139,7 @@ def _cell(world: World, run: Run, event: e.Event, body: e.CellRequested) -> e.Bo
         cell = cells.make(door, cell.root, start, branch=ref, who=work.spec.worker, base=world.base(run))
         missing = cells.copy_in(cell, world.repo.root, world.agents.config.cells.copied)
         githooks.install_cell(str(cell.git), hook_rules(work.spec.scope), base=start, branch=ref)
-        roots = work.spec.scope.roots()
-        writable = (*cells.make_roots(cell, tuple(r.path for r in roots)), str(cell.git), str(cell.home))
-        probes = prove(
-            world.agents.sandbox, confinement(cell, writable), env=base_env(str(cell.home), str(cell.tmp)),
-            forbidden=world.forbidden(), engine_pid=os.getpid(),
-        )  # fmt: skip
+        probes = _prove(world, cell, _writable(cell, work.spec.scope))
     except merges.Stale as error:
         paths = ", ".join(map(shown, error.paths))
         return e.CellFailed(name, body.attempt, f"the dependencies' work cannot be joined, at: {paths}")
@@ -149,13 +147,12 @@ def _cell(world: World, run: Run, event: e.Event, body: e.CellRequested) -> e.Bo
         return e.CellFailed(name, body.attempt, str(error)[:1000])
     except OrchgitError as error:
         return e.CellFailed(name, body.attempt, f"{error.what} {error.why}"[:1000])
-    through = misses(probes, world.agents.level)
+    through = _through(world, probes)
     if through:
-        tried = "; ".join(f"{p.name}: {p.detail}" for p in through)
-        return e.CellFailed(name, body.attempt, f"the sandbox does not hold: {tried}"[:1000])
+        return e.CellFailed(name, body.attempt, through)
     canary = [f"{p.name}: {'prevented' if p.prevented else 'not prevented'}" for p in probes]
     canary += [f"not copied, not there: {m}" for m in missing]
-    loose = tuple(r.path or "." for r in roots if not r.exact)
+    loose = tuple(r.path or "." for r in work.spec.scope.roots() if not r.exact)
     return e.CellMade(name, body.attempt, start, ref, world.agents.level.name, tuple(canary), loose)
 
 
@@ -278,23 +275,87 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
         if world.agents.config.watch.policy == "stop":
             stop.set()
 
+    if work.asks:
+        through = _reconfine(world, cell, run, name)
+        if through:
+            return e.Draft(e.AgentFailed("error", through), ENGINE, event.seq)
     watch = world.watchdog.watch(str(cell.top), scope.allows, sighted, ignore=_own_temporary)
     world.watches[name, attempt] = watch
-    roots = cells.make_roots(cell, tuple(r.path for r in scope.roots()))
-    writable = (*roots, str(cell.git), str(cell.home))
+    writable = _writable(cell, scope)
     place = Place(cell.work, lambda: confined(world.agents.sandbox, cell, writable))
     outcome, report = world.agents.run(
         role="worker", purpose="work", name=body.member, key=brief.key(run, body), brief=brief.work(run, name),
         place=place, stop=stop, cause=event.seq, emit=emit, scope_of=(name, attempt),
+        parse={"request_scope": wire.parse_scope_request},
+        session=world.agents.store.blob(body.session) if body.session else b"", answer=work.answer,
     )  # fmt: skip
     if watch.incomplete:
         emit(e.Draft(e.WatchIncomplete(name, attempt, "; ".join(watch.reasons)[:500]), ENGINE, event.seq))
+    wish = report if isinstance(report, wire.ScopeRequestIn) else _left_wish(cell)
+    if wish is not None and outcome.status in ("done", "no_report"):
+        if work.asks == MAX_ASKS:
+            why = f"it asked for more scope {MAX_ASKS + 1} times in one attempt"
+            return e.Draft(e.AgentFailed("error", why), ENGINE, event.seq)
+        _unwatch(world, name, attempt)
+        kept = world.agents.store.put(outcome.session) if outcome.session else ""
+        asked = e.ScopeAsked(name, attempt, tuple(dict.fromkeys(wish.paths)), wish.why, kept)
+        return e.Draft(asked, e.Actor("agent", body.member), event.seq)
     if not isinstance(report, wire.ReportIn):
         return _failed(outcome, event)
     made = e.AgentReported(
-        name, attempt, report.summary, tuple(report.produced), tuple(report.scope_requests), tuple(report.blockers)
+        name, attempt, report.summary, tuple(report.produced), tuple(report.blockers)
     )  # fmt: skip
     return e.Draft(made, e.Actor("agent", body.member), event.seq)
+
+
+def _left_wish(cell: cells.Cell) -> wire.ScopeRequestIn | None:
+    """What an agent without our tools asked for, by a file in its temporary directory: a claim, read with care."""
+    path = scope_request(cell)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
+        data = file.read(wire.MAX_RESULT_BYTES + 1)
+    path.unlink(missing_ok=True)
+    try:
+        return wire.parse_scope_request(data)
+    except ValueError:
+        return None
+
+
+def _reconfine(world: World, cell: cells.Cell, run: Run, name: str) -> str:
+    """A cell whose scope grew while its agent was away: hooks and canary anew. Why it cannot go on, or ""."""
+    scope, git_hooks = run.works[name].spec.scope, cell.git / "hooks"
+    # The git directory is the agent's: what it may have put there in place of a directory is not written through.
+    if git_hooks.is_dir() and not git_hooks.is_symlink():
+        start = run.works[name].attempts[-1].start
+        githooks.install_cell(str(cell.git), hook_rules(scope), base=start, branch=branch(run.id, name))
+    try:
+        probes = _prove(world, cell, _writable(cell, scope))
+    except OrchgitError as error:
+        return f"{error.what} {error.why}"[:1000]
+    return _through(world, probes)
+
+
+def _writable(cell: cells.Cell, scope: Scope) -> tuple[str, ...]:
+    return (*cells.make_roots(cell, tuple(r.path for r in scope.roots())), str(cell.git), str(cell.home))
+
+
+def _prove(world: World, cell: cells.Cell, writable: tuple[str, ...]) -> list[Probe]:
+    """The canary, in the very sandbox that the agent is about to get."""
+    return prove(
+        world.agents.sandbox, confinement(cell, writable), env=base_env(str(cell.home), str(cell.tmp)),
+        forbidden=world.forbidden(), engine_pid=os.getpid(),
+    )  # fmt: skip
+
+
+def _through(world: World, probes: Sequence[Probe]) -> str:
+    """What got through although the level promises to prevent it, in words; "" when it holds."""
+    tried = "; ".join(f"{p.name}: {p.detail}" for p in misses(probes, world.agents.level))
+    return f"the sandbox does not hold: {tried}"[:1000] if tried else ""
 
 
 def _own_temporary(path: bytes) -> bool:
@@ -529,7 +590,7 @@ def _issue(world: World, run: Run) -> str:
 def _plan(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
     assert run.started is not None
     base = run.started.base
-    listed = world.door.run("ls-tree", "-r", "-z", "--name-only", base).split(b"\0")[:-1]
+    listed = trees.files(world.door, base)
     outline = "\n".join(shown(p) for p in listed[:OUTLINE_FILES])
     if len(listed) > OUTLINE_FILES:
         outline += f"\n… and {len(listed) - OUTLINE_FILES} more files"
@@ -543,7 +604,9 @@ def _plan(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
         return e.Draft(e.QuestionAsked(tuple(result.questions)), actor, event.seq)
     if not isinstance(result, Plan):
         return _failed(outcome, event)
-    wrong = problems(result, run.started.roster)
+    wrong = problems(result, run.started.roster) or imprecise(
+        result, listed, world.agents.config.sandbox.precision
+    )  # fmt: skip
     if wrong:
         listed_wrong = tuple(str(p)[:500] for p in wrong[:40])
         return e.Draft(e.PlanInvalid(listed_wrong), ENGINE, event.seq)

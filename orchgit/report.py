@@ -14,6 +14,7 @@ from orchgit.core import events as e
 from orchgit.core.codec import encode
 from orchgit.core.decide import advance, describe, waiting
 from orchgit.core.plan import Plan, order, waves
+from orchgit.core.scope import precision
 from orchgit.core.state import Run
 
 
@@ -134,10 +135,20 @@ def _sentence(body: e.Body) -> str:
                 words.append(f"{many(len(body.refused), 'call')} REFUSED: {short(body.refused[0], 80)}")
             return f"{body.member} ended: {', '.join(words)}"
         case e.AgentReported():
-            more = [*(f"wants scope: {r}" for r in body.scope_requests), *(f"blocker: {b}" for b in body.blockers)]
+            more = [f"blocker: {b}" for b in body.blockers]
             return f"reported: {short(' '.join([body.summary, *more]))}"
         case e.AgentFailed():
             return f"agent ended without a result: {body.status}: {short(body.message)}"
+        case e.ScopeAsked():
+            return f"asks for more scope: {short(', '.join(body.patterns))}: {short(body.why)}"
+        case e.ScopeGranted():
+            return f"more scope granted: {short(', '.join(body.patterns))}"
+        case e.ScopeRefused():
+            return f"more scope refused: {short(body.why) or 'no reason given'}"
+        case e.PlanAmended():
+            order = f"; order changed for {', '.join(a.id for a in body.changed)}" if len(body.changed) > 1 else ""
+            again = "; it begins again after others" if body.waits else ""
+            return f"plan v{body.version} ({body.digest[:12]}) has it{order}{again}"
         case e.ScopeViolationSeen():
             return f"OUT OF SCOPE, {body.layer}: {safe(body.path)} {short(body.what)}".rstrip()
         case e.WatchIncomplete():
@@ -247,10 +258,14 @@ def plan_rows(plan: Plan) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def plan_notes(plan: Plan) -> list[str]:
-    """What a person has to know before saying yes, beside the table."""
+def plan_notes(plan: Plan, files: Sequence[bytes] = ()) -> list[str]:
+    """What a person has to know before saying yes, beside the table. `files`: of the base."""
     steps = " → ".join(" + ".join(a.id for a in wave) for wave in waves(plan))
     notes = [f"Order: {steps}  (each starts the moment what it depends on is merged)"]
+    if files:
+        found = {a.id: precision(a.scope, files) for a in order(plan)}
+        told = (f"{n} {_percent(*p)}" for n, p in found.items())
+        notes.append(f"Prevention precision, in-scope files over those the kernel lets it write: {', '.join(told)}")
     for a in order(plan):
         loose = [r.path or "the whole tree" for r in a.scope.roots() if not r.exact]
         if loose:
@@ -261,6 +276,10 @@ def plan_notes(plan: Plan) -> list[str]:
         if not a.checks:
             notes.append(f"{a.id}: no checks; only the gate and the verdict stand before its merge")
     return notes
+
+
+def _percent(inside: int, writable: int) -> str:
+    return f"{inside * 100 // writable} % ({inside}/{writable})" if writable else "– (no file there yet)"
 
 
 def plan_text(plan: Plan) -> list[str]:

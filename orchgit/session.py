@@ -11,7 +11,7 @@ import os
 import platform
 import resource
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,10 +23,10 @@ from orchgit.config import Config, load, state_home
 from orchgit.core import events as e
 from orchgit.core.codec import decode, dumps, encode
 from orchgit.core.errors import Kind, OrchgitError
-from orchgit.core.plan import Member, Plan, problems
+from orchgit.core.plan import Member, Plan, Problem, imprecise, problems
 from orchgit.effects import World, observe
 from orchgit.eventlog import Log, Store, fsync_dir, runs_dir, user_name
-from orchgit.git import cells
+from orchgit.git import cells, trees
 from orchgit.git.door import Door
 from orchgit.git.user import UserRepo, git_version
 from orchgit.sandbox import Level, Sandbox, best, overlay_works
@@ -178,6 +178,14 @@ class Session:
         self.runner.close()
 
 
+def plan_problems(
+    plan: Plan, members: Iterable[Member], config: Config, door: Door, base: str
+) -> tuple[Problem, ...]:  # fmt: skip
+    """All that keeps a plan from being run on the commit `base`: of itself, then for the kernel that is to hold it."""
+    percent = config.sandbox.precision
+    return problems(plan, members) or (imprecise(plan, trees.files(door, base), percent) if percent else ())
+
+
 def begin(
     repo: UserRepo,
     issue: Issue,
@@ -220,7 +228,7 @@ def begin(
         said += [f"as it is now, shipping would stop at the end: {why}"] if why else []
     sandbox, level = best(options.allow_unsandboxed)
     said = [*people.warnings, *said]
-    wrong = problems(plan, [m.member for m in chosen]) if plan else ()
+    wrong = plan_problems(plan, [m.member for m in chosen], config, door, repo.head) if plan else ()
     if wrong:
         listed = "\n".join(map(str, wrong))
         raise OrchgitError(Kind.NO, "this plan cannot be run", listed, "mend it; orchgit plan --check FILE looks again")

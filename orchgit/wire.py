@@ -13,8 +13,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from orchgit.core.codec import dumps, encode
+from orchgit.core.pattern import check_pattern
 from orchgit.core.plan import MAX_PLAN_BYTES, Assignment, Plan
 from orchgit.core.review import MAX_FINDINGS, Finding, Severity
+from orchgit.core.scope import wildcard_claims_protected
 
 M = TypeVar("M", bound="Wire")
 MAX_RESULT_BYTES = MAX_PLAN_BYTES  # whatever is handed in becomes one event, and an event is one line of 64 KiB
@@ -75,10 +77,17 @@ class ReportIn(Wire):
 
     summary: Note = Field(description="what you did and why, for the commit message and the reviewer")
     produced: list[Short] = Field(default=[], max_length=100, description="paths you created or changed")
-    scope_requests: list[Short] = Field(
-        default=[], max_length=20, description="paths outside your scope that you need, each with the reason"
-    )
     blockers: list[Note] = Field(default=[], max_length=5, description="what only a human can decide")
+
+
+class ScopeRequestIn(Wire):
+    """More scope. The work goes on when it has been decided."""
+
+    paths: list[Short] = Field(
+        min_length=1, max_length=20,
+        description="patterns as in a plan ('docs/api/**'; protected files by their literal name), all that you need",
+    )  # fmt: skip
+    why: Note = Field(min_length=1, description="what you need them for, and why it cannot be done inside your scope")
 
 
 class VerdictIn(Wire):
@@ -138,6 +147,17 @@ def parse_plan(data: Mapping[str, Any] | bytes | str) -> Plan:
     return plan
 
 
+def parse_scope_request(data: Mapping[str, Any] | bytes | str) -> ScopeRequestIn:
+    """What a worker asks for: patterns that a plan could hold. Raises ValueError with what would be right."""
+    asked = parse(ScopeRequestIn, data)
+    for pattern in asked.paths:
+        check_pattern(pattern)
+        claimed = wildcard_claims_protected(pattern)
+        if claimed:
+            raise ValueError(f"{pattern!r} claims protected paths ({claimed}) by a wildcard; name each file literally")
+    return asked
+
+
 def plan_json(plan: Plan) -> str:
     """A plan as people edit it."""
     return json.dumps(encode(plan), indent=2, ensure_ascii=False) + "\n"
@@ -156,13 +176,17 @@ RESULTS: dict[str, tuple[type[Wire], str]] = {
     "propose_plan": (PlanIn, "Hand in the plan. This ends your work."),
     "ask_questions": (QuestionsIn, "Ask the human before planning, when the issue leaves something open that matters."),
     "report": (ReportIn, "Hand in your report when the assignment is done, or when you cannot go on. Ends your work."),
+    "request_scope": (
+        ScopeRequestIn,
+        "Ask for more paths, all that you need at once, with the reason. You go on where you are when it is decided.",
+    ),
     "give_verdict": (VerdictIn, "Accept the work, send it back with reasons, or say that only a human can decide."),
     "report_review": (ReviewIn, "Hand in the review. No findings is an answer too. Ends your work."),
     "write_synthesis": (SynthesisIn, "Hand in the summary of the whole run. Ends your work."),
 }
 PURPOSE_RESULTS: dict[str, tuple[str, ...]] = {
     "plan": ("propose_plan", "ask_questions"),
-    "work": ("report",),
+    "work": ("report", "request_scope"),
     "verdict": ("give_verdict",),
     "review": ("report_review",),
     "synthesis": ("write_synthesis",),

@@ -49,6 +49,7 @@ class ResultTool:
     description: str
     schema: Mapping[str, Any]
     parse: Callable[[Mapping[str, Any]], object]
+    pauses: bool = False  # it asks for something: the agent goes on, by the outcome's `session`, when it has the answer
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ class Job:
     record: Callable[[Mapping[str, Any]], None]  # one transcript entry; JSON-able, never a credential
     progress: Callable[[str], None]  # one short line for a person watching
     options: Mapping[str, str] = field(default_factory=dict)  # of the backend, from the config
+    session: bytes = b""  # of an earlier outcome, to go on from; b"": begin with the brief
+    answer: str = ""  # to what it asked for then
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class Outcome:
     message: str = ""
     hint: str = ""  # what a person could type, where there is such a thing
     usage: Usage = field(default_factory=Usage)
+    session: bytes = b""  # where it stopped, when the result pauses; b"" if it cannot be taken up again
 
 
 @dataclass(frozen=True)

@@ -22,22 +22,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchgit.agents import Job, Outcome, Probe, Usage, prices
-from orchgit.agents.loop import (
-    NO_CALL,
-    Allowance,
-    Call,
-    Conversation,
-    Interrupted,
-    ModelFailure,
-    Reply,
-    Result,
-    Stop,
-    StreamBroken,
-    Text,
-    Tool,
-    UserTurn,
-    run_loop,
-)
+from orchgit.agents.loop import NO_CALL, Allowance, Interrupted, ModelFailure, StreamBroken, Tool, run_loop
+from orchgit.agents.session import Call, Conversation, Reply, Result, Stop, Text, UserTurn
 
 if TYPE_CHECKING:
     import anthropic

@@ -15,10 +15,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-from orchgit.agents import ROLE_TOOLS, Job, Outcome, ResultTool, Status, Usage, toolbox
+from orchgit.agents import ROLE_TOOLS, Job, Outcome, ResultTool, Status, Usage, session, toolbox
 from orchgit.agents.prices import Price
+from orchgit.agents.session import NOTHING, Call, Conversation, Reply, Result, Text, UserTurn
 from orchgit.process import Child
 
 REMINDERS = 2  # for a reply that ends the turn without a result
@@ -32,58 +33,7 @@ MIN_OUTPUT = 1024  # a call that can afford less output than this is not made
 POLL_S = 0.1
 # Imported, not run as a script: a script is compiled anew at every start, which took a quarter of it.
 START = "import sys; sys.path.append(sys.argv.pop(1)); import toolbox; sys.exit(toolbox.main())"
-NOTHING = Usage()
 NO_CALL = Usage(cost_micro=0)  # no call has been made, and that is known to have cost nothing
-
-Stop = Literal["end_turn", "tool_use", "max_tokens", "refusal", "pause_turn", "context"]
-
-
-@dataclass(frozen=True)
-class Text:
-    text: str
-
-
-@dataclass(frozen=True)
-class Call:
-    id: str
-    name: str
-    input: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Result:
-    id: str
-    text: str
-    ok: bool
-
-
-@dataclass(frozen=True)
-class UserTurn:
-    """Results first, in the order of the calls, then words; the API wants it so."""
-
-    blocks: tuple[Result | Text, ...]
-
-
-@dataclass(frozen=True)
-class Reply:
-    """`raw`: what the service wants back verbatim (signed thinking included). `usage`: of this call alone."""
-
-    blocks: tuple[Text | Call, ...]
-    stop: Stop
-    usage: Usage = NOTHING
-    raw: tuple[Mapping[str, Any], ...] = ()
-    detail: str = ""  # why, on a refusal
-
-    @property
-    def calls(self) -> tuple[Call, ...]:
-        return tuple(block for block in self.blocks if isinstance(block, Call))
-
-    @property
-    def text(self) -> str:
-        return "\n".join(block.text for block in self.blocks if isinstance(block, Text))
-
-
-Conversation = Sequence[UserTurn | Reply]
 
 
 @dataclass(frozen=True)
@@ -148,6 +98,8 @@ def run_loop(job: Job, model: Model) -> Outcome:
             run.step()
     except _Ended as end:
         outcome = replace(end.outcome, usage=run.usage)
+        if outcome.result and run.results[outcome.result[0]].pauses:
+            outcome = replace(outcome, session=session.dump(run.conversation, run.turns, run.seen_tokens))
     finally:
         run.tools.close()
     job.record({"kind": "end", "status": outcome.status, "message": outcome.message, "usage": _usage(run.usage)})
@@ -187,7 +139,16 @@ class _Run:
             | {"model": job.model, "tools": [tool.name for tool in self.told]}
             | {"system": job.system, "brief": job.brief}
         )
-        self._say(Text(job.brief))
+        if job.session:
+            try:
+                self.conversation, self.turns, self.seen_tokens = session.load(job.session)
+            except ValueError as error:
+                raise _Ended("error", f"the session to go on from cannot be read: {error}") from None
+            last = self.conversation.pop()
+            assert isinstance(last, UserTurn)  # the results of the calls that it stopped at
+            self._say(*last.blocks, Text(job.answer))
+        else:
+            self._say(Text(job.brief))
         told = [(tool.name, tool.description, dict(tool.schema)) for tool in self.told]
         self.unseen_bytes += len(f"{job.system}{told}".encode("utf-8", "replace"))
         if job.limits.cost_micro is not None and self.model.price is None:
@@ -345,6 +306,7 @@ class _Run:
                 ok = ended.outcome.status == "done"
                 done.append(self._answer(call, ok, "accepted" if ok else ended.outcome.message))
         if end is not None:
+            self.conversation.append(UserTurn(tuple(done)))
             raise end
         self._check_progress(calls, done)
         return done

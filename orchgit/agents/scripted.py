@@ -34,19 +34,9 @@ from pathlib import Path
 from typing import Any
 
 from orchgit.agents import Job, Outcome, Probe, Usage
-from orchgit.agents.loop import (
-    NO_CALL,
-    Allowance,
-    Call,
-    Conversation,
-    Interrupted,
-    Reply,
-    Stop,
-    Text,
-    Tool,
-    run_loop,
-)
+from orchgit.agents.loop import NO_CALL, Allowance, Interrupted, Tool, run_loop
 from orchgit.agents.prices import FREE, Price
+from orchgit.agents.session import Call, Conversation, Reply, Stop, Text
 
 LABEL = "scripted"
 TURN_KEYS = {"text", "thinking", "calls", "delay_ms", "stop_reason", "error", "cut", "usage"}

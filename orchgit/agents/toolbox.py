@@ -44,7 +44,7 @@ TEMP_PREFIX = ".orchgit-tmp-"
 
 OUT_OF_SCOPE = (
     "permission denied: {path} is outside your scope (or read-only). Your scope: see the brief; "
-    "ask for more with the scope_requests field of your report"
+    "ask for more with the tool request_scope"
 )
 
 

@@ -16,7 +16,7 @@ from orchgit.core.errors import OrchgitError
 
 def invoke(name: str, args: list[str]) -> int:
     """Parse the arguments and run the command; its exit code."""
-    command: Callable[..., int | None] = import_module(f"orchgit.cli.{name}").command
+    command: Callable[..., int | None] = import_module(f"orchgit.cli.{name.replace('-', '_')}").command
     if not args and isinstance(command, FunctionType) and _optional(command):
         # Nothing to parse, so no parser: typer imports pydantic to parse, which took as long as the whole of `status`.
         return command() or 0

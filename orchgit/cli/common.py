@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from orchgit.core.plan import Plan
-    from orchgit.core.state import Run
+    from orchgit.core.state import Run, Work
     from orchgit.eventlog import Store
 
 RunName = Annotated[str, typer.Argument(metavar="[RUN]", help="The run, or how its name begins; else the newest.")]
@@ -45,6 +45,20 @@ def split(target: str) -> tuple[str, str]:
     """RUN/ASSIGNMENT, or ASSIGNMENT alone for the newest run."""
     run, slash, name = target.rpartition("/")
     return (run, name) if slash else ("", target)
+
+
+def asking(target: str) -> tuple[Store, Work]:
+    """RUN/ASSIGNMENT that asks for more scope."""
+    name_of_run, name = split(target)
+    store = store_of(name_of_run)
+    works = state_of(store).works
+    if name in works and works[name].asked:
+        return store, works[name]
+    who = ", ".join(n for n, w in works.items() if w.asked)
+    raise OrchgitError(
+        Kind.NO if name in works else Kind.USAGE, f"{name} asks for no more scope",
+        f"who does: {who}" if who else "nobody does", f"orchgit status {store.run}",
+    )  # fmt: skip
 
 
 def tell(store: Store, body: e.Body, done: str) -> int:
@@ -86,12 +100,13 @@ def console(*, stderr: bool = False) -> Console:
 def plan_title(run: Run) -> str:
     proposal = run.proposal
     assert proposal is not None
-    approved = ", approved" if run.plan_digest == proposal.digest else ""
-    return f"Plan v{proposal.version} of run {run.id} (sha256 {proposal.digest[:12]}){approved}"
+    if run.plan:
+        return f"Plan v{run.plan_version} of run {run.id} (sha256 {run.plan_digest[:12]}), approved"
+    return f"Plan v{proposal.version} of run {run.id} (sha256 {proposal.digest[:12]})"
 
 
-def show_plan(out: Console, plan: Plan, title: str) -> None:
-    """The plan as a person judges it."""
+def show_plan(out: Console, plan: Plan, title: str, base: str) -> None:
+    """The plan as a person judges it, for work on the commit `base`, or on HEAD."""
     from rich.table import Table
 
     from orchgit.report import plan_notes, plan_rows, safe
@@ -104,10 +119,22 @@ def show_plan(out: Console, plan: Plan, title: str) -> None:
     for row in plan_rows(plan):
         table.add_row(*row)
     out.print(table)
-    for note in plan_notes(plan):
+    for note in plan_notes(plan, _files(base)):
         out.print(note)
     if plan.reviewers:
         out.print(f"Reviewers beside those always asked: {', '.join(map(safe, plan.reviewers))}")
+
+
+def _files(commit: str) -> list[bytes]:
+    from orchgit.git import trees
+    from orchgit.git.door import Door, GitError
+    from orchgit.git.user import discover
+
+    try:
+        repo = discover(Path.cwd())
+        return trees.files(Door(repo.common, repo.object_format), commit or repo.head)
+    except (GitError, OrchgitError):  # not here: a plan can be read without its base
+        return []
 
 
 def interactive() -> bool:

@@ -13,11 +13,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from orchgit.core import events as e
+from orchgit.core.amend import amended, amendment, covered
+from orchgit.core.pattern import PatternError
+from orchgit.core.plan import problems
 from orchgit.core.review import Finding, blocks, owners
 from orchgit.core.state import HOUSED, TERMINAL, Blocker, Illegal, Run, evolve
 
 ENGINE = e.Actor("engine", "orchgit")
-POLICY = e.Actor("policy", "--yes")
+# What the configuration decides in a human's place, and under which name that is logged.
+POLICIES: dict[type[e.Body], e.Actor] = {
+    e.PlanApproved: e.Actor("policy", "--yes"),
+    e.ScopeGranted: e.Actor("policy", "grant"),
+    e.ScopeRefused: e.Actor("policy", "grant"),
+}
 EXCERPT = 1500  # characters of a text quoted in a blocker
 
 
@@ -44,7 +52,7 @@ def decide(run: Run, seen: Iterable[e.Draft], time: str) -> tuple[Run, list[e.Ev
                 raise
             write(_refused(run, draft, error))
     while (body := advance(run)) is not None:
-        write(e.Draft(body, POLICY if isinstance(body, e.PlanApproved) else ENGINE))
+        write(e.Draft(body, POLICIES.get(type(body), ENGINE)))
     return run, written
 
 
@@ -77,7 +85,7 @@ def advance(run: Run) -> e.Body | None:
         return None
     if run.phase == "aborting":
         return _aborting(run)
-    step = _tidy(run) or _drop(run) or _raise(run)
+    step = _tidy(run) or _drop(run) or _amend(run) or _raise(run)
     if step:
         return step
     match run.phase:
@@ -106,7 +114,7 @@ def advance(run: Run) -> e.Body | None:
 def _aborting(run: Run) -> e.Body | None:
     """Keep what the workers have, leave no cell behind, and end."""
     for name, work in run.works.items():
-        if work.stage in ("ready", "reported", "failed"):
+        if work.stage in ("ready", "asking", "reported", "failed"):
             return e.SalvageRequested(name, work.attempt)
     step = _tidy(run)
     if step:
@@ -128,6 +136,28 @@ def _drop(run: Run) -> e.Body | None:
     for name, work in run.works.items():
         if work.stage == "again" and work.fixes and not still & set(work.fixes):
             return e.FixDropped(name)
+    return None
+
+
+def _amend(run: Run) -> e.Body | None:
+    """A wish for more scope: granted by the configuration or by a human, and then a new version of the plan."""
+    for name, work in run.works.items():
+        if work.granted:
+            return amendment(run, name)
+        if not work.asked or run.open_blockers(name):
+            continue
+        try:
+            plan, _ = amended(run, name, work.asked)
+            wrong = tuple(map(str, problems(plan, run.started.roster if run.started else ())))
+            granted = covered(run, work)
+        except PatternError as error:
+            wrong, granted = (str(error),), False
+        if wrong:  # nobody could grant it, so nobody is asked
+            return e.ScopeRefused(name, work.attempt, "; ".join(wrong)[:EXCERPT])
+        if granted:
+            return e.ScopeGranted(name, work.attempt, work.asked)
+        text = f"It asks for more scope: {', '.join(work.asked)}\n{work.asked_why}"
+        return e.BlockerRaised(f"B{len(run.blockers) + 1}", "scope", name, text[:EXCERPT])
     return None
 
 
@@ -206,8 +236,8 @@ def _ongoing(run: Run) -> e.Body | None:
             case "assigned":
                 start = work.attempts[-1].start
                 return e.CellRequested(name, work.attempt, start, work.onto, work.spec.depends_on)
-            case "ready":
-                return e.AgentRequested(name, work.attempt, work.spec.worker)
+            case "ready" if _active(run) < run.settings.parallel:
+                return e.AgentRequested(name, work.attempt, work.spec.worker, work.session)
             case "reported" if work.blocked_by_agent:
                 return e.SalvageRequested(name, work.attempt)
             case "reported":
@@ -219,10 +249,14 @@ def _ongoing(run: Run) -> e.Body | None:
     return None
 
 
+def _active(run: Run) -> int:
+    """How many are at work. Who waits for a human about its scope keeps its cell, and not its place among them."""
+    return sum(w.stage in (HOUSED | {"assigned"}) - {"asking", "ready"} for w in run.works.values())
+
+
 def _starting(run: Run) -> e.Body | None:
     """In the plan's order, the moment the last dependency is merged. No levels, no barriers."""
-    busy = sum(1 for w in run.works.values() if w.stage in HOUSED | {"assigned"})
-    if busy >= run.settings.parallel:
+    if _active(run) + sum(w.stage == "ready" for w in run.works.values()) >= run.settings.parallel:
         return None
     for name, work in run.works.items():
         if work.stage not in ("waiting", "again") or work.counted >= work.allowance or run.open_blockers(name):
@@ -361,6 +395,8 @@ def describe(run: Run, blocker: Blocker) -> str:
     """What a person can type about a blocker."""
     if blocker.kind == "finding" and blocker.about != "review":
         return f'orchgit waive {run.id} {blocker.about} --why "…"   or   orchgit retry {run.id}/ASSIGNMENT'
+    if blocker.kind == "scope":
+        return f'orchgit grant {run.id}/{blocker.about}   or   orchgit refuse {run.id}/{blocker.about} --why "…"'
     if blocker.kind == "ship":
         return (
             f"git merge orchgit/{run.id}/integration, then: orchgit ship {run.id}   "

@@ -27,12 +27,13 @@ from orchgit.core.codec import DecodeError as DecodeError
 from orchgit.core.codec import decode as decode
 from orchgit.core.codec import dumps as dumps
 from orchgit.core.codec import encode as encode
+from orchgit.core.plan import Assignment as Assignment
 from orchgit.core.plan import Member as Member
 from orchgit.core.plan import Plan as Plan
 from orchgit.core.review import Finding, Severity
 
 VERSION = 1  # of the envelope
-DECIDER = 1  # number of the rules in decide.py; audit re-derives decisions only for logs that carry ours
+DECIDER = 2  # number of the rules in decide.py; audit re-derives decisions only for logs that carry ours
 MAX_LINE = 64 * 1024
 ZERO = "0" * 64
 
@@ -67,6 +68,14 @@ T = TypeVar("T", bound=Body)
 
 
 @dataclass(frozen=True)
+class Grant:
+    """What a worker is granted without a human when it asks for more scope."""
+
+    worker: str
+    allow: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Settings:
     """What decisions depend on, frozen at the start. The whole configuration is a blob, named by its digest."""
 
@@ -79,6 +88,7 @@ class Settings:
     reviewers: tuple[str, ...] = ()  # always asked, beside those the plan names
     approval: Literal["human", "policy"] = "human"
     ship: Literal["none", "merge"] = "none"
+    grants: tuple[Grant, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -296,11 +306,14 @@ class CellRemoved(Body):
 
 @dataclass(frozen=True)
 class AgentRequested(Body):
+    """`session`: a blob by which an agent that had asked for more scope goes on where it was; "" for a fresh one."""
+
     type = "agent.requested"
     kind = "request"
     assignment: str
     attempt: int
     member: str
+    session: str = ""
 
 
 @dataclass(frozen=True)
@@ -349,7 +362,6 @@ class AgentReported(Body):
     attempt: int
     summary: str
     produced: tuple[str, ...]
-    scope_requests: tuple[str, ...]
     blockers: tuple[str, ...]
 
 
@@ -363,6 +375,55 @@ class AgentFailed(Body):
     message: str
     hint: str = ""
     lost: bool = False
+
+
+@dataclass(frozen=True)
+class ScopeAsked(Body):
+    """A worker wants more paths, all that it needs at once, and says why. Its attempt is not over: `session` is where
+    it stopped (a blob), or "" for an agent that cannot be taken up again and reads the answer in its brief."""
+
+    type = "scope.amendment_asked"
+    kind = "outcome"
+    assignment: str
+    attempt: int
+    patterns: tuple[str, ...]
+    why: str
+    session: str = ""
+
+
+@dataclass(frozen=True)
+class ScopeGranted(Body):
+    """By a human, or by the configuration (then the actor is a policy). `patterns`: all that was asked, or a part."""
+
+    type = "scope.amendment_granted"
+    kind = "input"
+    assignment: str
+    attempt: int
+    patterns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ScopeRefused(Body):
+    type = "scope.amendment_refused"
+    kind = "input"
+    assignment: str
+    attempt: int
+    why: str
+
+
+@dataclass(frozen=True)
+class PlanAmended(Body):
+    """A new version of the approved plan. `changed` are its assignments that differ from the version before: the one
+    with the wider scope, and those whose order changed for it. `waits`: it begins again after others, on their work."""
+
+    type = "plan.amended"
+    kind = "decision"
+    assignment: str
+    attempt: int
+    version: int
+    digest: str
+    changed: tuple[Assignment, ...]
+    waits: bool
 
 
 @dataclass(frozen=True)
@@ -598,7 +659,9 @@ class MergeStale(Body):
 
 # -- blockers --------------------------------------------------------------------------------------------
 
-BlockerKind = Literal["attempts", "agent", "verdict", "unavailable", "plan", "finding", "ref", "cell", "checks", "ship"]
+BlockerKind = Literal[
+    "scope", "attempts", "agent", "verdict", "unavailable", "plan", "finding", "ref", "cell", "checks", "ship"
+]
 
 
 @dataclass(frozen=True)
@@ -773,7 +836,8 @@ BODIES: tuple[type[Body], ...] = (
     RunStarted, RunResumed, RunCompleted, RunBlocked, AbortRequested, RunAborted, RunFailed, OutcomeIgnored,
     IssueRead, PlanRequested, QuestionAsked, QuestionAnswered, PlanProposed, PlanInvalid, PlanRejected,
     PlanApproved, AssignmentStarted, CellRequested, CellMade, CellFailed, CellRemovalRequested, CellRemoved,
-    AgentRequested, AgentStarted, AgentExited, AgentReported, AgentFailed, ScopeViolationSeen, WatchIncomplete,
+    AgentRequested, AgentStarted, AgentExited, AgentReported, AgentFailed, ScopeAsked,
+    ScopeGranted, ScopeRefused, PlanAmended, ScopeViolationSeen, WatchIncomplete,
     GateRequested, GatePassed, GateFailed, SalvageRequested, SalvageKept, ChecksRequested, ChecksPassed,
     ChecksFailed, ChecksStale, VerdictRequested, VerdictGiven, MergePrepared, MergeBuilt, MergeRequested,
     MergeDone, MergeStale, BlockerRaised, BlockerAnswered, ReviewRequested, ReviewReported, FindingOpened,

@@ -14,6 +14,8 @@ from dataclasses import replace
 from typing import Any
 
 from orchgit.core import events as e
+from orchgit.core.amend import amended, amendment
+from orchgit.core.pattern import PatternError
 from orchgit.core.plan import problems
 from orchgit.core.review import Finding, blocks
 from orchgit.core.run import Attempt, Blocker, Illegal, Landing, Run, Work, purpose_key
@@ -21,6 +23,7 @@ from orchgit.core.run import Attempt, Blocker, Illegal, Landing, Run, Work, purp
 MAX_FEEDBACK = 4000  # characters of one piece; the attempt's brief carries them, and an event must fit in a line
 MAX_FEEDBACK_BYTES = 9000  # of one piece in the log's JSON, where a character is up to six bytes
 MAX_PIECES = 6
+MAX_ASKS = 3  # for more scope, of one attempt: an agent that asks without end would never end
 # Ends of a failed agent run that are nobody's fault at the keyboard of that agent: the try does not count.
 UNCOUNTED = frozenset({"auth", "unavailable"})
 
@@ -164,6 +167,11 @@ def _assignment_started(run: Run, event: e.Event) -> Run:
             feedback=(),
             brief=body.feedback,
             blocked_by_agent=False,
+            onto=run.tip if work.rebase else work.onto,
+            rebase=False,
+            asks=0,
+            answer="",
+            session="",
         ),
     )
 
@@ -193,11 +201,75 @@ def _agent_reported(run: Run, event: e.Event) -> Run:
     body = _body(event, e.AgentReported)
     work = run.works[body.assignment]
     work = replace(work, report=body)
-    wants = [f"It asks for more scope: {r}" for r in body.scope_requests] + list(body.blockers)
-    if not wants:
+    if not body.blockers:
         return with_work(run, work)
-    text = "\n".join(wants)[:MAX_FEEDBACK]
+    text = "\n".join(body.blockers)[:MAX_FEEDBACK]
     return with_work(run, replace(work, blocked_by_agent=True, trouble=("agent", text)))
+
+
+def _scope_asked(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.ScopeAsked)
+    work = run.works[body.assignment]
+    need(bool(body.patterns), "it asks for nothing")
+    need(work.asks < MAX_ASKS, f"it asked {MAX_ASKS} times in one attempt already")
+    work = replace(
+        work, asked=body.patterns, asked_why=body.why, granted=(), asks=work.asks + 1, session=body.session
+    )  # fmt: skip
+    return with_work(run, work)
+
+
+def _scope_granted(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.ScopeGranted)
+    work = run.works[body.assignment]
+    need(not work.granted, "it was granted already")
+    need(bool(body.patterns) and set(body.patterns) <= set(work.asked), "that is not what it asked for")
+    try:
+        plan, _ = amended(run, body.assignment, body.patterns)
+        wrong = problems(plan, run.started.roster if run.started else ())
+    except PatternError as error:
+        raise Illegal(str(error)) from error
+    need(not wrong, f"with that scope the plan cannot be run: {'; '.join(map(str, wrong))}")
+    return _close_ask(with_work(run, replace(work, granted=body.patterns)), body.assignment, "granted")
+
+
+def _scope_refused(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.ScopeRefused)
+    work = run.works[body.assignment]
+    need(not work.granted, "it was granted already")
+    answer = f"Your request for more scope ({', '.join(work.asked)}) was refused: {body.why or 'no reason given'}"
+    return _close_ask(with_work(run, _tell(work, _cut(answer))), body.assignment, "refused")
+
+
+def _plan_amended(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.PlanAmended)
+    work = run.works[body.assignment]
+    need(bool(work.granted) and body == amendment(run, body.assignment), "not the amendment that was granted")
+    plan, waits = amended(run, body.assignment, work.granted)
+    answer = f"You were granted more scope: {', '.join(work.granted)}"
+    left = [p for p in work.asked if p not in work.granted]
+    answer += f". Not granted: {', '.join(left)}" if left else ""
+    if waits:
+        answer += f". Others work there too ({', '.join(waits)}), so you begin again after them, on their work."
+    run = replace(run, plan=plan, plan_digest=body.digest, plan_version=body.version)
+    run = with_work(run, replace(_tell(work, _cut(answer)), rebase=bool(waits)))
+    for spec in body.changed:
+        run = with_work(run, replace(run.works[spec.id], spec=spec))
+    return run
+
+
+def _tell(work: Work, answer: str) -> Work:
+    """What was asked is decided: whoever goes on, in this attempt or the next, is told."""
+    brief = (*work.brief, answer)[-MAX_PIECES:]
+    return replace(work, asked=(), asked_why="", granted=(), answer=answer, brief=brief)
+
+
+def _close_ask(run: Run, name: str, answer: str) -> Run:
+    return replace(
+        run,
+        blockers=tuple(
+            replace(b, answer=answer) if b.open and b.kind == "scope" and b.about == name else b for b in run.blockers
+        ),
+    )
 
 
 def _agent_failed(run: Run, event: e.Event) -> Run:
@@ -253,6 +325,9 @@ def _salvage_kept(run: Run, event: e.Event) -> Run:
     if not work.attempts[-1].end:  # it reported a blocker: that is how it ended
         # A blocker is not a failure of the worker: the human's answer starts a fresh count anyway.
         work = _retell(_end(work, "blocked" if work.blocked_by_agent else "set aside", counts=False))
+        if work.rebase and body.commit:
+            back = f"git checkout {body.commit} -- PATH"
+            work = replace(work, feedback=_say(work, f"What you had done is set aside; a file of it back: `{back}`"))
     return with_work(run, work)
 
 
@@ -411,6 +486,7 @@ def _blocker_answered(run: Run, event: e.Event) -> Run:
     blocker = next((b for b in run.blockers if b.id == body.blocker), None)
     need(blocker is not None and blocker.open, f"no open blocker {body.blocker}")
     assert blocker is not None
+    need(blocker.kind != "scope", "a request for more scope is granted or refused, not answered")
     blockers = tuple(replace(b, answer=body.text) if b is blocker else b for b in run.blockers)
     run = replace(run, blockers=blockers, failures={k: v for k, v in run.failures.items() if k != blocker.about})
     if body.assignment:
@@ -577,6 +653,10 @@ HANDLERS: dict[type[e.Body], Callable[[Run, e.Event], Run]] = {
     e.CellFailed: _cell_failed,
     e.CellRemovalRequested: _cell_removal_requested,
     e.AgentReported: _agent_reported,
+    e.ScopeAsked: _scope_asked,
+    e.ScopeGranted: _scope_granted,
+    e.ScopeRefused: _scope_refused,
+    e.PlanAmended: _plan_amended,
     e.AgentFailed: _agent_failed,
     e.GatePassed: _gate_passed,
     e.GateFailed: _gate_failed,

@@ -12,7 +12,7 @@ from orchgit.core.review import Finding
 TERMINAL = frozenset({"completed", "aborted", "failed"})
 
 # Stages in which the attempt's cell is in use.
-HOUSED = frozenset({"housing", "ready", "working", "reported", "failed", "gating", "salvaging"})
+HOUSED = frozenset({"housing", "ready", "working", "asking", "reported", "failed", "gating", "salvaging"})
 
 
 class Illegal(Exception):
@@ -47,6 +47,13 @@ class Work:
     cell: bool = False
     trouble: tuple[e.BlockerKind, str] | None = None  # to be raised as a blocker before anything else
     blocked_by_agent: bool = False
+    asked: tuple[str, ...] = ()  # more scope: what it wants, until that is decided
+    asked_why: str = ""
+    granted: tuple[str, ...] = ()  # of it, until the plan is amended
+    asks: int = 0  # of the current attempt
+    answer: str = ""  # to the last one, for the agent that goes on
+    session: str = ""  # blob: where that agent stopped
+    rebase: bool = False  # the next attempt starts from the tip: it has to stand on work that it did not depend on
     report: e.AgentReported | None = None  # of the last attempt that gave one
     results: tuple[e.CheckResult, ...] = ()  # of the last checks that passed
 
@@ -88,6 +95,7 @@ class Run:
     started: e.RunStarted | None = None
     issue: e.IssueRead | None = None
     pending: Mapping[int, e.Event] = field(default_factory=dict)
+    begun: frozenset[int] = frozenset()  # of these: an agent was started for it
     plan: Plan | None = None
     plan_digest: str = ""
     plan_version: int = 0

@@ -86,6 +86,12 @@ WORK_MOVES: dict[tuple[str, str], str] = {
     ("ready", "agent.requested"): "working",
     ("ready", "salvage.requested"): "salvaging",  # the run is being aborted
     ("working", "agent.reported"): "reported",
+    ("working", "scope.amendment_asked"): "asking",
+    ("asking", "scope.amendment_granted"): "asking",
+    ("asking", "scope.amendment_refused"): "ready",
+    ("asking", "plan.amended"): "ready",  # the same attempt, in a new sandbox
+    ("asking", "plan.amended:waits"): "failed",  # set aside: it begins again after others
+    ("asking", "salvage.requested"): "salvaging",  # the run is being aborted
     ("working", "agent.failed"): "failed",
     ("reported", "gate.requested"): "gating",
     ("reported", "salvage.requested"): "salvaging",  # it raised a blocker, or asked for more scope
@@ -119,7 +125,7 @@ ANSWERS: dict[str, tuple[str, ...]] = {
     "plan.requested": ("plan.proposed", "plan.invalid", "question.asked", "agent.failed"),
     "cell.requested": ("cell.made", "cell.failed"),
     "cell.removal_requested": ("cell.removed",),
-    "agent.requested": ("agent.reported", "agent.failed"),
+    "agent.requested": ("agent.reported", "scope.amendment_asked", "agent.failed"),
     "gate.requested": ("gate.passed", "gate.failed"),
     "salvage.requested": ("salvage.kept",),
     "checks.requested": ("checks.passed", "checks.failed", "checks.stale"),
@@ -145,13 +151,16 @@ def evolve(run: Run, event: e.Event) -> Run:
     handler = HANDLERS.get(type(body))
     if handler is not None:
         run = handler(run, event)
-    pending = run.pending
+    pending, begun = run.pending, run.begun
     if body.kind == "request":
         pending = {**pending, event.seq: event}
     elif body.kind == "outcome" and event.cause is not None:
         pending = {k: v for k, v in pending.items() if k != event.cause}
+        begun = begun - {event.cause}
+    elif isinstance(body, e.AgentStarted) and event.cause is not None and event.cause in pending:
+        begun = begun | {event.cause}
     stopped = run.stopped and body.kind not in ("input", "outcome")
-    return replace(run, seq=event.seq, hash=event.hash, time=event.time, pending=pending, stopped=stopped)
+    return replace(run, seq=event.seq, hash=event.hash, time=event.time, pending=pending, begun=begun, stopped=stopped)
 
 
 def replay(run_id: str, log: Iterable[e.Event]) -> Run:
@@ -229,6 +238,8 @@ def _key(body: e.Body) -> str:
     match body:
         case e.VerdictGiven(decision=decision):
             return f"{body.type}:{decision}"
+        case e.PlanAmended(waits=True):
+            return f"{body.type}:waits"
         case e.ChecksRequested() | e.ChecksPassed() | e.ChecksFailed() | e.ChecksStale():
             return f"{body.type}:{body.subject}" if body.subject in ("integration", "ship") else body.type
         case e.MergePrepared() | e.MergeBuilt() | e.MergeRequested() | e.MergeDone() | e.MergeStale():

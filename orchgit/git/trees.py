@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from orchgit.git.door import Missing, Objects
+from orchgit.git.door import Door, Missing, Objects
 
 TREE = "40000"
 Entry = tuple[str, str]  # (mode, object id)
@@ -49,6 +49,11 @@ def entries(door: Objects, tree: str) -> dict[bytes, Entry]:
         found[data[space + 1 : null]] = (mode, data[null + 1 : null + 1 + width].hex())
         at = null + 1 + width
     return found
+
+
+def files(door: Door, commit: str) -> list[bytes]:
+    """Every path of a commit. One git call: it costs what the repository has."""
+    return door.run("ls-tree", "-r", "-z", "--name-only", commit).split(b"\0")[:-1]
 
 
 class Folders:

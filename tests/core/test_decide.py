@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchgit.core import events as e
-from orchgit.core.decide import ENGINE, POLICY, advance, decide, describe, waiting
+from orchgit.core.decide import ENGINE, POLICIES, advance, decide, describe, waiting
 from orchgit.core.plan import Plan
 from orchgit.core.review import Finding
 from orchgit.core.state import HOUSED, Illegal, Run, evolve, replay
@@ -87,7 +87,7 @@ def test_what_is_independent_goes_on_side_by_side_and_a_dependent_the_moment_it_
 def test_policy_approves_and_says_so() -> None:
     done = sim(approval="policy").drive()
     (approved,) = [v for v in done.log if isinstance(v.body, e.PlanApproved)]
-    assert (approved.actor, approved.body.mode) == (POLICY, "policy")  # type: ignore[attr-defined]
+    assert (approved.actor, approved.body.mode) == (POLICIES[e.PlanApproved], "policy")  # type: ignore[attr-defined]
 
 
 def test_the_same_run_gives_the_same_answer() -> None:
@@ -140,7 +140,7 @@ def test_an_outcome_that_fits_in_no_line_fails_the_run() -> None:
     for text, why in (("x" * 10**5, "at most 65536"), ("\ud800", "lone surrogate")):
         done = until(sim(), "agent.requested")
         ((seq, _),) = done.tasks.items()
-        done.record(e.Draft(e.AgentReported("api", 1, text, (), (), ()), ENGINE, seq))
+        done.record(e.Draft(e.AgentReported("api", 1, text, (), ()), ENGINE, seq))
         assert isinstance(done.log[-1].body, e.RunFailed)
         assert why in done.log[-1].body.why
 

@@ -141,7 +141,7 @@ class Steps:
             lambda: e.CellRequested("api", 1, "", "", ()),
             lambda: e.CellMade("api", 1, self.base, "refs/x", "s", (), ()),
             lambda: e.AgentRequested("api", 1, "api-agent"),
-            lambda: e.AgentReported("api", 1, "done", (), (), ()),
+            lambda: e.AgentReported("api", 1, "done", (), ()),
             lambda: e.GateRequested("api", 1),
             lambda: e.GatePassed("api", 1, c1, t1, 1, ""),
             lambda: e.ChecksRequested("api", 1, c1, self.base),
@@ -258,8 +258,8 @@ def test_an_outcome_answers_its_own_request_and_no_other() -> None:
 
 
 OLD = {
-    "a report of another attempt": ("agent.reported", e.AgentReported("api", 2, "", (), (), ()), "attempt is not that"),
-    "a report of another": ("agent.reported", e.AgentReported("web", 1, "", (), (), ()), "assignment is not that"),
+    "a report of another attempt": ("agent.reported", e.AgentReported("api", 2, "", (), ()), "attempt is not that"),
+    "a report of another": ("agent.reported", e.AgentReported("web", 1, "", (), ()), "assignment is not that"),
     "a gate of another attempt": ("gate.passed", e.GatePassed("api", 0, C1, T1, 1, ""), "attempt is not that"),
     "checks on another tip": ("checks.passed", e.ChecksPassed("api", 1, oid("b2"), T1, ()), "onto is not that"),
     "failed checks on another": ("checks.passed", e.ChecksFailed("web", 1, oid("b"), T1, (), False, ""), "not that"),
@@ -280,7 +280,7 @@ def test_outcomes_of_something_else(until: str, body: e.Body, words: str) -> Non
 
 def test_an_outcome_counts_once() -> None:
     steps = Steps(until="gate.requested")
-    steps.refuses(e.AgentReported("api", 1, "again", (), (), ()), "nothing waits", cause=8)
+    steps.refuses(e.AgentReported("api", 1, "again", (), ()), "nothing waits", cause=8)
 
 
 def test_checks_are_those_of_the_plan_and_all_of_them_passed() -> None:
@@ -369,7 +369,7 @@ def test_what_an_attempt_was_told_is_told_again_when_nothing_came_of_it() -> Non
         if until == "agent":
             return steps
         asks = until == "blocker"
-        steps.add(e.AgentReported("api", 1, "done", (), (), ("Which?",) if asks else ()))
+        steps.add(e.AgentReported("api", 1, "done", (), ("Which?",) if asks else ()))
         steps.add(e.SalvageRequested("api", 1) if asks else e.GateRequested("api", 1))
         return steps
 

@@ -56,7 +56,8 @@ class Odds:
     invalid: float = 0.0  # it proposes what cannot be run
     fails: float = 0.0  # an agent ends without a result
     away: float = 0.0  # its service is not there
-    blocker: float = 0.0  # a worker raises a blocker, or asks for scope
+    blocker: float = 0.0  # a worker raises a blocker
+    wish: float = 0.0  # it asks for more scope
     stray: float = 0.0  # it writes outside its scope
     idle: float = 0.0  # it changes nothing
     red: float = 0.0  # its own checks fail
@@ -79,15 +80,15 @@ class Odds:
 
 CALM = Odds()
 # Agents err, the world does not, and nobody interferes: what comes of it must not depend on when.
-ERRING = Odds(fails=0.15, stray=0.1, idle=0.05, red=0.15, reassign=0.2, findings=0.5, blocker=0.05)
+ERRING = Odds(wish=0.1, fails=0.15, stray=0.1, idle=0.05, red=0.15, reassign=0.2, findings=0.5, blocker=0.05)
 ROUGH = Odds(
-    ask=0.2, invalid=0.2, fails=0.15, away=0.04, blocker=0.1, stray=0.1, idle=0.05, red=0.12, clash=0.12, whole=0.15,
-    reassign=0.15, undecided=0.06, findings=0.5, homeless=0.2, no_cell=0.05, stale=0.05, moved=0.06, no_ship=0.15,
-    again=0.1, human=0.05, abort=0.002, crash=0.03,
+    ask=0.2, invalid=0.2, fails=0.15, away=0.04, blocker=0.1, wish=0.2, stray=0.1, idle=0.05, red=0.12, clash=0.12,
+    whole=0.15, reassign=0.15, undecided=0.06, findings=0.5, homeless=0.2, no_cell=0.05, stale=0.05,
+    moved=0.06, no_ship=0.15, again=0.1, human=0.05, abort=0.002, crash=0.03,
 )  # fmt: skip
 WILD = replace(ROUGH, human=0.2, abort=0.01, crash=0.15, fails=0.3, again=0.2)
 # Everybody works side by side, and the tip is never where it was.
-MOVING = Odds(clash=0.3, stale=0.3, moved=0.3, findings=0.8, fails=0.1, crash=0.02, human=0.1, abort=0.003)
+MOVING = Odds(wish=0.2, clash=0.3, stale=0.3, moved=0.3, findings=0.8, fails=0.1, crash=0.02, human=0.1, abort=0.003)
 STATUSES = ("no_report", "turns", "budget", "time", "refused", "context_full", "error", "stopped")
 
 
@@ -125,6 +126,7 @@ def some_settings(rng: Random) -> e.Settings:
         plan_retries=rng.randint(0, 2), agent_retries=rng.randint(0, 2), blocking=rng.choice(SEVERITIES[:3]),
         reviewers=rng.choice(((), ("security-reviewer",), ("security-reviewer", "style-reviewer"))),
         approval=rng.choice(("human", "human", "policy")), ship=rng.choice(("none", "merge")),
+        grants=rng.choice(((), (e.Grant("api-agent", ("extra/**", "web/shared")), e.Grant("web-agent", ("**",))))),
     )  # fmt: skip
 
 
@@ -252,6 +254,7 @@ class World:
         key = (brief.key(run, body), run.failures.get(about, 0), asked)
         if isinstance(body, e.AgentRequested):  # what it did before it failed is in its cell
             self._write(run, body, key)
+        work = run.works[body.assignment] if isinstance(body, e.AgentRequested) else None
         if self.chance("away", *key):
             return e.AgentFailed(self.random("away?", *key).choice(("auth", "unavailable")), "not there", "log in")
         if self.chance("fails", *key):
@@ -264,9 +267,14 @@ class World:
                     return e.PlanInvalid(("assignment 'x': the task is empty; say what to do",))
                 return e.PlanProposed(run.plan_version + 1, e.plan_digest(self.plan), self.plan)
             case e.AgentRequested():
+                assert work is not None
                 blockers = ("Which one?",) if self.chance("blocker", *key) else ()
-                wishes = ("docs/x: needed",) if self.chance("blocker", "scope", *key) else ()
-                return e.AgentReported(body.assignment, body.attempt, "done", ("x",), wishes, blockers)
+                if self.chance("wish", *key, work.asks) and work.asks < 3:
+                    rng = self.random("wish", *key, work.asks)
+                    theirs = rng.choice(self.plan.assignments).id
+                    wishes = rng.choice((("extra/x",), (f"{theirs}/shared",), (f"{theirs}/**", "extra/**"), ("a[",)))
+                    return e.ScopeAsked(body.assignment, body.attempt, wishes, "needed", rng.choice(("", oid("s"))))
+                return e.AgentReported(body.assignment, body.attempt, "done", ("x",), blockers)
             case e.VerdictRequested():
                 decision = "reassign" if self.chance("reassign", *key) else "accept"
                 decision = "blocked" if self.chance("undecided", *key) else decision
@@ -446,8 +454,9 @@ class Watch:
         things = [(type(p.body), *(getattr(p.body, n, "") for n in named)) for p in after.pending.values()]
         assert len(things) == len(set(things)), f"two requests for one thing: {things}"
         assert sum(1 for p in after.pending.values() if isinstance(p.body, e.MergePrepared | e.MergeRequested)) <= 1
-        busy = [n for n, w in after.works.items() if w.stage in HOUSED | {"assigned"}]
-        assert len(busy) <= after.settings.parallel, f"too many at work: {busy}"
+        busy = [n for n, w in after.works.items() if w.stage in (HOUSED | {"assigned"}) - {"asking", "ready"}]
+        if after.phase != "aborting":  # all that was waiting is set aside then, at once
+            assert len(busy) <= after.settings.parallel, f"too many at work: {busy}"
         for name, work in after.works.items():
             assert work.counted <= work.allowance, name
             assert [a.number for a in work.attempts] == list(range(1, len(work.attempts) + 1))
@@ -687,6 +696,11 @@ class Sim:
             if merged and rng.random() < 0.5:
                 return e.BlockerAnswered(blocker.id, "yours", rng.choice(merged))
             return e.FindingWaived(blocker.about, "it is meant so")
+        if blocker.kind == "scope":
+            work = run.works[blocker.about]
+            if rng.random() < 0.3:
+                return e.ScopeRefused(blocker.about, work.attempt, "keep out")
+            return e.ScopeGranted(blocker.about, work.attempt, work.asked)
         if blocker.kind == "ship" and rng.random() < 0.5:
             return e.ShipLeft()
         return e.BlockerAnswered(blocker.id, rng.choice(("", "try again")))
@@ -707,6 +721,8 @@ class Sim:
             e.PlanRejected(run.plan_version, "no"),
             e.PlanProposed(run.plan_version + 1, e.plan_digest(edited), edited),
             e.ShipAsked(),
+            e.ScopeGranted(rng.choice(self.plan.assignments).id, 1, ("extra/x",)),
+            e.ScopeRefused(rng.choice(self.plan.assignments).id, 1, "no"),
         ))  # fmt: skip
 
 

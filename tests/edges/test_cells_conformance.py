@@ -284,7 +284,9 @@ def test_the_same_comes_out(shared: Place, name: str) -> None:
     trees = {}
     for kind in KINDS:
         cell = shared.cell(kind)
-        worked(cell, script.replace("git -c user", "GIT_COMMITTER_DATE='@1 +0000' GIT_AUTHOR_DATE='@1 +0000' git -c user"))
+        worked(
+            cell, script.replace("git -c user", "GIT_COMMITTER_DATE='@1 +0000' GIT_AUTHOR_DATE='@1 +0000' git -c user")
+        )
         trees[kind] = shared.left(cell).tree
         assert net(shared.repo, shared.start, trees[kind]) == expected, kind
         cells.remove(cell.root)

@@ -267,7 +267,7 @@ def test_a_file_that_cannot_be_written_says_what_to_do(tree: Path) -> None:
     first, second, third = (json.loads(line) for line in done.stdout.splitlines())
     assert not first["ok"]
     assert first["text"].startswith("permission denied: src/a.py is outside your scope (or read-only).")
-    assert "scope_requests" in first["text"]
+    assert "request_scope" in first["text"]
     assert not second["ok"]
     assert "src/new/x is outside your scope" in second["text"]
     assert third["ok"], "a scope of one literal file: its directory is read-only, the file is not"
