@@ -71,6 +71,10 @@ def admit(door: Door, output: bytes, start: str, when: str) -> Snapshot:
             if there:
                 names = b"".join(f"{mode} {oid}\t".encode() + path + b"\0" for path, (mode, oid) in there.items())
                 door.run("update-index", "-z", "--index-info", stdin=names, env=env)
+                # A name that it does not take it leaves out, and says nothing that counts.
+                taken = door.run("ls-files", "-z", env=env).split(b"\0")[:-1]
+                if refused := there.keys() - set(taken):
+                    raise BadPack(f"{printable(min(refused)[:300])} is not a name that git takes")
             ids = [head, *(oid for mode, oid in there.values() if mode != GITLINK)]
             kinds = door.run(
                 "cat-file", "--batch-check=%(objecttype)", stdin="".join(f"{oid}\n" for oid in ids).encode(), env=env
