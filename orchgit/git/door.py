@@ -97,6 +97,11 @@ class Scratch:
         self._new[oid] = (kind, data)
         return oid
 
+    def keep(self, where: Objects) -> None:
+        """Store them after all."""
+        for kind, data in self._new.values():
+            where.write(kind, data)
+
 
 def object_stores(objects: Path) -> list[Path]:
     """This object directory, and all that it borrows from by alternates, as git follows them."""
