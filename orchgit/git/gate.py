@@ -32,6 +32,7 @@ LISTED = 50
 FILE, EXECUTABLE, LINK, GITLINK = "100644", "100755", trees.LINK, trees.GITLINK
 NO_CONTENT = "its content is not in this repository"
 NO_LINK, NO_UNLINK = "a symbolic link may not be added or changed", "a symbolic link may not become a file"
+Sizes = dict[str, tuple[str, int]]  # object id -> (type, or the id itself when it is not there; bytes)
 _OID = re.compile(rb"[0-9a-f]{40}|[0-9a-f]{64}")
 # 8.3 names of NTFS: GIT~1 is .git there, and GITHUB~1 is .github.
 _SHORT = re.compile(r"(?=[^.]{1,8}(\.|$))[^.]+~[0-9]+(\.[^.]{0,3})?")
@@ -86,16 +87,38 @@ def admit(door: Door, output: bytes, start: str) -> Snapshot:
     return Snapshot(commit, tree)
 
 
+_DIFF = ("diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--no-ext-diff")
+
+
 def raw_diff(door: Door, old: str, new: str) -> list[Change]:
     """git's own answer to what differs, renames not guessed at, as bytes."""
-    output = door.run("diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--no-ext-diff", old, new)
-    fields = output.split(b"\0")[:-1]
-    found = []
-    for head, path in zip(fields[::2], fields[1::2], strict=True):
-        old_mode, new_mode, old_id, new_id, _ = head[1:].split(b" ")
+    return _changes(door.run(*_DIFF, old, new))[0]
+
+
+def raw_diffs(door: Door, pairs: Sequence[tuple[str, str]]) -> list[list[Change]]:
+    """The same of several pairs, by one git. Trees only: of two commits, git takes the second for a parent."""
+    asked = "".join(f"{old} {new}\n" for old, new in pairs).encode()
+    _, *found = _changes(door.run(*_DIFF, "--stdin", stdin=asked))
+    if len(found) != len(pairs):
+        raise GitError("git diff-tree left out a pair of trees")
+    return found
+
+
+def _changes(said: bytes) -> list[list[Change]]:
+    found: list[list[Change]] = [[]]
+    at = 0
+    while at < len(said):
+        if said[at : at + 1] != b":":  # a pair that was asked for, in a line of its own; its changes follow
+            at = said.index(b"\n", at) + 1
+            found.append([])
+            continue
+        middle = said.index(b"\0", at)
+        end = said.index(b"\0", middle + 1)
+        old_mode, new_mode, old_id, new_id, _ = said[at + 1 : middle].split(b" ")
         before = None if old_mode == b"000000" else (old_mode.decode(), old_id.decode())
         after = None if new_mode == b"000000" else (new_mode.decode(), new_id.decode())
-        found.append(Change(path, before, after))
+        found[-1].append(Change(said[middle + 1 : end], before, after))
+        at = end + 1
     return found
 
 
@@ -107,7 +130,13 @@ def judge(door: Door, scope: Scope, changes: Sequence[Change], base_tree: str) -
 
 
 def faults(
-    door: Door, scope: Scope, changes: Sequence[Change], base_tree: str, *, complete: bool = True
+    door: Door,
+    scope: Scope,
+    changes: Sequence[Change],
+    base_tree: str,
+    *,
+    known_sizes: Sizes | None = None,
+    complete: bool = True,
 ) -> list[tuple[bytes, str]]:
     """(path, rule) of every violation, one for each path. What is not `complete` is followed by more: its links may
     lead to what comes with that."""
@@ -126,7 +155,8 @@ def faults(
             found.append((change.path, rule))
         else:
             fine.append(change)
-    found += _sizes(door, [c for c in fine if c.new])
+    landing = [c for c in fine if c.new]
+    found += _sizes(landing, sizes(door, landing) if known_sizes is None else known_sizes)
     found += _collisions(door, base_tree, fine, changes)
     known = {path for path, _ in found}
     links = [c.path for c in fine if c.new and c.new[0] == LINK and c.path not in known]
@@ -198,23 +228,31 @@ def _name(path: bytes) -> str:
     return ""
 
 
-def _sizes(door: Door, changes: Sequence[Change]) -> list[tuple[bytes, str]]:
-    if not changes:
-        return []
-    asked = "".join(f"{c.new[1]}\n" for c in changes if c.new).encode()
-    lines = door.run("cat-file", "--batch-check=%(objecttype) %(objectsize)", stdin=asked).splitlines()
+def sizes(door: Door, changes: Iterable[Change]) -> Sizes:
+    """Of what is new: object id -> (type, bytes)."""
+    oids = sorted({c.new[1] for c in changes if c.new and c.new[0] != GITLINK})
+    if not oids:
+        return {}
+    lines = door.run("cat-file", "--batch-check=%(objecttype) %(objectsize)", stdin="\n".join([*oids, ""]).encode())
+    told = (line.decode().rsplit(" ", 1) for line in lines.splitlines())
+    return {
+        oid: (kind, 0) if size == "missing" else (kind, int(size)) for oid, (kind, size) in zip(oids, told, strict=True)
+    }
+
+
+def _sizes(changes: Sequence[Change], known: Sizes) -> list[tuple[bytes, str]]:
     found = []
     total = 0
-    for change, line in zip(changes, lines, strict=True):
-        kind, size = line.split()
-        if size == b"missing":
+    for change in changes:
+        assert change.new is not None
+        kind, size = known[change.new[1]]
+        total += size
+        if kind == change.new[1]:
             found.append((change.path, NO_CONTENT))
-        elif kind != b"blob":
+        elif kind != "blob":
             found.append((change.path, "its content is not that of a file"))
-        elif int(size) > MAX_BLOB:
-            found.append((change.path, f"{int(size)} bytes, at most {MAX_BLOB} may be"))
-        else:
-            total += int(size)
+        elif size > MAX_BLOB:
+            found.append((change.path, f"{size} bytes, at most {MAX_BLOB} may be"))
     if total > MAX_TOTAL:
         found.append((b"", f"{total} bytes in {len(changes)} files, at most {MAX_TOTAL} may be"))
     return found
