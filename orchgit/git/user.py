@@ -43,16 +43,21 @@ def common_dir(start: Path) -> Path:
 
     Raises OrchgitError outside a repository.
     """
+    return shared_dir(git_dir(start))
+
+
+def git_dir(start: Path) -> Path:
+    """The git directory of this work tree: its HEAD and its index. Raises OrchgitError outside a repository."""
     if os.environ.get("GIT_DIR"):
-        return _common(Path(os.environ["GIT_DIR"]).absolute())
+        return Path(os.environ["GIT_DIR"]).absolute()
     here = start.absolute()
     for folder in (here, *here.parents):
         dot = folder / ".git"
         if dot.is_dir():
-            return _common(dot)
+            return dot
         if dot.is_file():
             target = dot.read_text().partition("gitdir:")[2].strip()
-            return _common((folder / target).resolve())
+            return (folder / target).resolve()
         if (folder / "HEAD").is_file() and (folder / "objects").is_dir() and (folder / "refs").is_dir():
             return folder
     raise OrchgitError(
@@ -61,7 +66,8 @@ def common_dir(start: Path) -> Path:
     )  # fmt: skip
 
 
-def _common(git_dir: Path) -> Path:
+def shared_dir(git_dir: Path) -> Path:
+    """The one that all its work trees share."""
     pointer = git_dir / "commondir"
     if pointer.is_file():
         return (git_dir / pointer.read_text().strip()).resolve()
