@@ -5,7 +5,7 @@ hooks, `git -c core.hooksPath=/dev/null` goes round any of them, and the gate as
 rule for the user's clone: never break, replace or lose a hook of theirs, and where the guard cannot stand
 without that, do not install it and say how to call it by hand.
 
-In the clone, `.git/hooks/NAME` is ours and the user's own moves to `.git/orchgit-chained/NAME`: the same name
+In the clone, `.git/hooks/NAME` is ours and the user's own moves to `.git/hooks.orchgit-chained/NAME`: the same name
 and the same depth, so `basename $0`, `dirname $0/../..` and relative symlinks still hold; what else lies in
 `hooks/` is linked beside it. Other hook managers:
 
@@ -39,7 +39,7 @@ GUARDS = {
 NAMES = tuple(GUARDS)
 _READS_INPUT = ("pre-push", "reference-transaction")
 _CELL = (*NAMES, "orchgit-scope.sh")
-_CHAINED = "orchgit-chained"
+_CHAINED = ".orchgit-chained"
 _MADE = ".orchgit-made"  # in a directory of hooks that was not there before
 _MARK = b"# orchgit-hook: "
 _LEFTHOOK_CONFIGS = tuple(
@@ -213,7 +213,8 @@ class _Place:
     """The directory git runs hooks from, and whether we may write there."""
 
     common: str
-    directory: str
+    named: str  # as git names it, whose `$0` the hooks go by
+    directory: str  # what it is in truth
     work_tree: str | None
     ours: Literal["yes", "husky", "no"]
 
@@ -223,7 +224,7 @@ class _Place:
 
     def former(self, name: str) -> str:
         """Where the user's own hook lies while ours stands in its place (the hooks find it by `$0`)."""
-        return os.path.join(os.path.dirname(self.directory), _CHAINED, name)
+        return os.path.join(self.named + _CHAINED, name)
 
     def callers(self, name: str) -> list[str]:
         """The files in which somebody who chains the guard by hand will have written its name."""
@@ -251,15 +252,17 @@ def _place(common_dir: str, hooks_path: str | None, work_tree: str | None) -> _P
     top = os.path.realpath(work_tree) if work_tree else None
     if hooks_path is None:
         hooks_path = os.path.join(common, "hooks")
+    above, name = os.path.split(os.path.normpath(os.path.join(top or common, hooks_path)))
+    named = os.path.join(os.path.realpath(above), name)
     # A directory of hooks that is a link into the work tree is the work tree's.
-    directory = os.path.realpath(os.path.join(top or common, hooks_path))
+    directory = os.path.realpath(named)
     ours: Literal["yes", "husky", "no"] = "no"
-    if directory.startswith(common + os.sep):
+    if named.startswith(common + os.sep) and directory.startswith(common + os.sep):
         ours = "yes"
     elif top and directory.startswith(top + os.sep) and os.path.isfile(os.path.join(directory, "h")):
         ignored = _read(os.path.join(directory, ".gitignore")) or b""
         ours = "husky" if ignored.strip() == b"*" else "no"
-    return _Place(common, directory, top, ours)
+    return _Place(common, named, directory, top, ours)
 
 
 def _look(place: _Place, name: str) -> HookStatus:
@@ -311,9 +314,6 @@ def _move_aside(slot: str, former: str) -> None:
     """Keep the user's hook at `former`; `slot` may still have it too, and is about to be replaced."""
     hooks, directory = os.path.dirname(slot), os.path.dirname(former)
     os.makedirs(directory, exist_ok=True)
-    name = os.path.basename(former)
-    if os.path.islink(former) and os.readlink(former) == os.path.join("..", os.path.basename(hooks), name):
-        os.unlink(former)  # made below, by a version of ours that had no hook of this name
     if os.path.lexists(former):
         return  # the same bytes (see slot): killed in the middle, the last time
     try:
@@ -324,7 +324,7 @@ def _move_aside(slot: str, former: str) -> None:
     for each in os.listdir(hooks):
         if each not in (*NAMES, _MADE) and not each.endswith(".sample"):
             with suppress(FileExistsError):
-                os.symlink(os.path.join("..", os.path.basename(hooks), each), os.path.join(directory, each))
+                os.symlink(os.path.join(os.path.relpath(hooks, directory), each), os.path.join(directory, each))
 
 
 def _uninstall_one(place: _Place, name: str) -> None:

@@ -75,7 +75,7 @@ def discover(start: Path) -> UserRepo:
     from git.exc import InvalidGitRepositoryError, NoSuchPathError
 
     try:
-        with Repo(start, search_parent_directories=True) as repo:
+        with Repo(start, search_parent_directories=True, expand_vars=False) as repo:  # `$` is a letter of a path
             if repo.bare or repo.working_tree_dir is None:
                 raise OrchgitError(
                     Kind.USAGE, "this repository is bare", "a run needs a work tree to read its configuration from",

@@ -55,7 +55,7 @@ class Repo:
     def git(self, *args: str, **env: str) -> str:
         done = self.run(*args, **env)
         assert done.returncode == 0, (args, done.stderr.decode())
-        return done.stdout.decode().strip()
+        return os.fsdecode(done.stdout).strip()
 
     def refused(self, *args: str, **env: str) -> str:
         done = self.run(*args, **env)
@@ -174,7 +174,7 @@ class Clone(Repo):
 
     @property
     def hooks_path(self) -> str | None:
-        return self.run("config", "-z", "--type=path", "core.hooksPath").stdout.decode().removesuffix("\0") or None
+        return os.fsdecode(self.run("config", "-z", "--type=path", "core.hooksPath").stdout.removesuffix(b"\0")) or None
 
     def install(self) -> list[githooks.HookStatus]:
         found = githooks.install(str(self.common), self.hooks_path, work_tree=str(self.path))
