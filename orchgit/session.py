@@ -29,7 +29,7 @@ from orchgit.eventlog import Log, Store, fsync_dir, runs_dir, user_name
 from orchgit.git import cells, trees
 from orchgit.git.door import Door
 from orchgit.git.user import UserRepo, git_version
-from orchgit.sandbox import Level, Sandbox, best, require_networks
+from orchgit.sandbox import Level, Sandbox, best, overlay_works, require_networks
 from orchgit.watch import Watchdog
 
 TOOL = f"orchgit/{__version__}"
@@ -165,7 +165,8 @@ class Session:
             assert self.confined is not None
             sandbox = furnish(*self.confined, config, door, place)
             team = Agents(config, people, log, sandbox, sandbox.level, self._progress)
-            self._world = World(self.repo, door, team, place, Watchdog())
+            overlay = config.cells.overlay == "auto" and sandbox.level.prevented and not overlay_works(str(place))
+            self._world = World(self.repo, door, team, place, Watchdog(), overlay)
         return self._world
 
     def close(self) -> None:

@@ -97,6 +97,11 @@ class Scratch:
         self._new[oid] = (kind, data)
         return oid
 
+    def keep(self, where: Objects) -> None:
+        """Store them after all."""
+        for kind, data in self._new.values():
+            where.write(kind, data)
+
 
 def object_stores(objects: Path) -> list[Path]:
     """This object directory, and all that it borrows from by alternates, as git follows them."""
@@ -290,8 +295,17 @@ def write_git_dir(
     config += "[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n"
     if object_format == "sha256":
         config += "[extensions]\n\tobjectformat = sha256\n"
-    (path / "config").write_text(config + extra)
-    (path / "HEAD").write_text(head)
+    _put(path / "config", config + extra)
+    _put(path / "HEAD", head)
+
+
+def _put(path: Path, text: str) -> None:
+    """Whole at every moment: another engine may be reading the engine's directory, which all runs share."""
+    if path.is_file() and path.read_text() == text:
+        return
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(6)}")
+    temporary.write_text(text)
+    temporary.replace(path)
 
 
 def quoted(value: str) -> str:
