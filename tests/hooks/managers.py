@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.hooks.support import Clone
 
 UNREACHABLE = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "ENETUNREACH", "NewConnectionError")
@@ -33,12 +31,17 @@ repos:
 """
 
 
+class Unavailable(Exception):
+    """They cannot be installed here, for a reason that is not a failure."""
+
+
 def install_managers(place: Path) -> None:
-    """Their programs into `place`/bin. Skips where npm is missing or a registry cannot be reached."""
+    """Their programs into `place`/bin. Raises Unavailable where npm is missing or a registry cannot be reached."""
+    npm, node = shutil.which("npm"), shutil.which("node")
+    if npm is None or node is None:
+        raise Unavailable("node and npm are not installed here, and husky and lefthook come by them")
+    shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip("node and npm are not installed here, and husky and lefthook come by them")
     (place / "package.json").write_text('{"private": true}')
     quiet = ("--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")
     _install([npm, "install", *quiet, "husky@9", "lefthook@2"], place)
@@ -47,20 +50,21 @@ def install_managers(place: Path) -> None:
         _install([sys.executable, "-m", "venv", "venv"], place)
         _install(["venv/bin/python", "-m", "pip", "install", "-q", "pre-commit>=3.7"], place)
         framework = place / "venv/bin/pre-commit"
-    (place / "bin").mkdir()
-    for name, target in (
-        ("husky", place / "node_modules/husky/bin.js"), ("lefthook", place / "node_modules/.bin/lefthook"),
-        ("pre-commit", framework), ("node", Path(str(shutil.which("node")))), ("npm", Path(npm)),
-    ):  # fmt: skip
-        (place / "bin" / name).symlink_to(target)
-    (place / "bin/husky").resolve().chmod(0o755)
+    (lefthook,) = place.glob("node_modules/lefthook-*/bin/lefthook")  # what its launcher, a node program, starts
+    husky = place / "node_modules/husky/bin.js"
+    husky.chmod(0o755)
+    (place / "new bin").mkdir()
+    programs = {"husky": husky, "lefthook": lefthook, "pre-commit": framework, "node": Path(node), "npm": Path(npm)}
+    for name, program in programs.items():
+        (place / "new bin" / name).symlink_to(program)
+    (place / "new bin").rename(place / "bin")  # all of it is there, or nothing
 
 
 def _install(argv: list[str], where: Path) -> None:
     done = subprocess.run(argv, cwd=where, capture_output=True, text=True, check=False)
     for line in (done.stdout + done.stderr).splitlines():
         if done.returncode and any(word in line for word in UNREACHABLE):
-            pytest.skip(f"a package registry cannot be reached: {line.strip()[:200]}")
+            raise Unavailable(f"a package registry cannot be reached: {line.strip()[:200]}")
     assert done.returncode == 0, (argv, done.stdout, done.stderr)
 
 
