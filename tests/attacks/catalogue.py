@@ -1,8 +1,8 @@
 """Every attack there is, as data: what is tried, and what must come of it at each level.
 
 `Attack.how` is a real program. It runs as the worker of a whole run (stage.py), in the worker's own sandbox; the probes
-of `orchgit doctor --attack`, which need no run, are attacks too. test_attacks.py plays all of them at every level of the
-machine; docs/attacks.md is made of this list (table.py).
+of `orchgit doctor --attack`, which need no run, are attacks too. test_attacks.py plays all of them at every level of
+the machine; docs/attacks.md is made of this list (table.py).
 
 The answers:
 
@@ -32,7 +32,8 @@ LANDED: Answer = "landed"
 
 @dataclass(frozen=True)
 class Attack:
-    """`answer`: where nothing prevents it; `needs`: the field of Level that says that it is prevented.
+    """`answer`: where nothing prevents it; `needs`: the field of Level that says that it is prevented, and then it is
+    `held` (a check that meets the sandbox is not prevented but fails).
 
     `rule`: words of the report that must be there when it is detected. `outside`: its harm is to the host, which only a
     sandbox can spare it. `reach`: to get so far is harm enough (a file that is opened, and not written to). `forges`:
@@ -47,6 +48,7 @@ class Attack:
     answer: Answer
     by: str
     needs: str = ""
+    held: Answer = PREVENTED
     rule: str = ""
     lang: Literal["sh", "py", "calls"] = "sh"
     outside: bool = False
@@ -64,7 +66,7 @@ class Attack:
 
 def expected(attack: Attack, level: Level) -> Answer:
     if attack.needs and level.prevented and getattr(level, attack.needs, False):
-        return PREVENTED
+        return attack.held
     return attack.answer
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from tests.attacks.catalogue import CONTAINED, DETECTED, PREVENTED, Attack
+from tests.attacks.catalogue import CONTAINED, DETECTED, OPEN, PREVENTED, Attack
 from tests.attacks.files import LITTLE
 
 command = partial(Attack, group="git in the cell", answer=CONTAINED, by="only the net change is judged and lands")
@@ -12,7 +12,7 @@ config = partial(Attack, group="git made to run code", answer=CONTAINED, by="the
 objects = partial(Attack, group="objects made by hand", answer=DETECTED, by="admit: index-pack --strict", lang="py")
 forged = partial(Attack, group="a harvest that lies", answer=DETECTED, by="admit", how=LITTLE)
 
-RUNS = LITTLE + "git config {} \"$MARK\"\n"
+RUNS = LITTLE + 'git config {} "$MARK"\n'
 # A commit on HEAD, made without the working tree.
 PLANT = """
 blob=$(echo evil | git hash-object -w --stdin)
@@ -20,7 +20,7 @@ git update-index --add --cacheinfo 100644,$blob,README.md
 """
 
 COMMANDS: list[Attack] = [
-    command("commit-no-verify", how=LITTLE + PLANT + "git commit -q --no-verify -m x",
+    command("commit-no-verify", answer=PREVENTED, by="hook: reference-transaction", how=LITTLE + PLANT + "git commit -q --no-verify -m x",
             what="commit a file out of scope past the hooks, not touching the working tree"),
     command("commit-no-hooks", how=LITTLE + PLANT + "git -c core.hooksPath=/dev/null commit -qm x",
             what="the same with the hooks switched off"),
@@ -47,8 +47,8 @@ COMMANDS: list[Attack] = [
             before="git checkout -q private && echo p >p && git add p && git commit -qm p && git checkout -q main",
             how=LITTLE + "git -C \"$USER_REPO\" rev-parse private >../git/HEAD"),
     command("move-branches", what="move every branch of its git directory",
-            how=LITTLE + "git config core.hooksPath /dev/null; git branch -f main HEAD; git tag v1; git branch -M x main2;"
-            " true", ),
+            how=LITTLE + "git config core.hooksPath /dev/null; git branch -f main HEAD; git tag v1;"
+            " git branch -M main main2"),
     command("stash", what="hide work in a stash", how=LITTLE + "echo 2 >src/api/a.py; git -c core.hooksPath=/dev/null stash -q"
             " -- src/api/a.py"),
     command("replace", what="replace a file's content by a replace ref",
@@ -81,7 +81,7 @@ COMMANDS: list[Attack] = [
     command("tmp-names", what="take the names that the harvest could use",
             how=LITTLE + "for f in harvest harvest-index harvest-said harvest-objects home; do mkdir $TMPDIR/$f; done;"
             " chmod 0 $TMPDIR/harvest"),
-    command("push-user", what="push into the user's repository by its path", answer=CONTAINED, needs="prevented", outside=True,
+    command("push-user", what="push into the user's repository by its path", answer=OPEN, needs="prevented", outside=True,
             how="git push -q \"$USER_REPO/.git\" HEAD:refs/heads/pushed", by="sandbox"),
     command("push-origin", what="push to where the user pushes", answer=PREVENTED, how="git push -q origin HEAD:refs/heads/pushed",
             before="git remote add origin https://example.invalid/x", by="a cell has no remotes"),
@@ -161,16 +161,22 @@ OBJECTS: list[Attack] = [
             ("git-8.3", "an entry GIT~1", "(b'40000', b'GIT~1', t)", "hasDotgit"),
             ("git-hfs", "an entry .git with an invisible letter", "(b'40000', '.g\\u200cit'.encode(), t)", "hasDotgit"),
             ("git-stream", "an entry .git::$INDEX_ALLOCATION", "(b'40000', b'.git::$INDEX_ALLOCATION', t)", "hasDotgit"),
-            ("nameless", "an entry without a name", "(b'100644', b'', b)", ""),
             ("slash", "an entry with a slash in its name", "(b'100644', b'../../evil', b)", "fullPathname"),
             ("unsorted", "entries out of order", "(b'100644', b'z', b), (b'100644', b'a', b)", "NotSorted"),
             ("twice", "an entry twice", "(b'100644', b'a', b), (b'100644', b'a', b)", "contains duplicate"),
             ("file-and-directory", "a file and a directory of one name", "(b'100644', b'a', b), (b'40000', b'a', t)",
              "contains duplicate"),
-            ("mode", "a mode that git does not know", "(b'100777', b'a', b)", "badFilemode"),
             ("zero-mode", "a mode with a zero in front", "(b'0100644', b'a', b)", "zeroPadded"),
-            ("null", "an entry of no object", "(b'100644', b'a', '0' * 40)", ""),
             ("gitmodules-link", ".gitmodules as a symbolic link", "(b'120000', b'.gitmodules', b)", "gitmodules"),
+        )
+    ),
+    *(
+        objects(f"tree-{key}", what=f"a tree with {what}", how=f"{TREE}move(commit(tree({entries}), head()))",
+                answer=CONTAINED, by="only the net change lands")
+        for key, what, entries in (
+            ("nameless", "an entry without a name", "(b'100644', b'', b)"),
+            ("mode", "a mode that git does not know", "(b'100777', b'a', b)"),
+            ("null", "an entry of no object", "(b'100644', b'a', '0' * 40)"),
         )
     ),
     objects("submodule-option", what="a submodule whose address is an option (CVE-2018-17456)", rule="gitmodulesUrl",

@@ -15,8 +15,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,12 @@ import pytest
 
 from orchgit import effects, session
 from orchgit.core import events as e
+from orchgit.core.errors import OrchgitError
 from orchgit.core.plan import Assignment, Plan
 from orchgit.core.state import Run
 from orchgit.eventlog import Store
 from orchgit.git import cells, user
+from orchgit.git.door import GitError
 from orchgit.report import say
 from orchgit.sandbox import SANDBOXES, Level, sandbox
 from tests.attacks.catalogue import CONTAINED, DETECTED, LANDED, OPEN, PREVENTED, Answer, Attack
@@ -54,7 +57,9 @@ BASE: dict[str, str | bytes] = {
     "    def test_a(self):\n        from api import a\n        self.assertEqual(a.a, 1)\n",
 }
 ALLOW, DENY = ("src/api/**", "types/*.ts"), ("src/api/secret/**",)
-_PROTECTED = re.compile(rb"(^|/)(\.git[^/]*|\.github|\.claude|claude\.md|conftest\.py|makefile|package\.json)(/|$)", re.I)
+_PROTECTED = re.compile(
+    rb"(^|/)(\.git[^/]*|\.github|\.claude|claude\.md|conftest\.py|makefile|package\.json)(/|$)", re.I
+)
 
 
 def in_scope(path: bytes) -> bool:
@@ -75,7 +80,9 @@ class Played:
     phase: str = ""
 
     def __str__(self) -> str:
-        told = f"{self.answer} ({self.phase})\n-- reported: {self.reported}\n-- harm: {self.harm}\n-- said:\n{self.said}"
+        told = (
+            f"{self.answer} ({self.phase})\n-- reported: {self.reported}\n-- harm: {self.harm}\n-- said:\n{self.said}"
+        )
         return told + "\n-- log\n" + "\n".join(f"{ev['type']} {json.dumps(ev['data'])[:300]}" for ev in self.events)
 
 
@@ -147,7 +154,9 @@ class Stage:
         }  # fmt: skip
         names = "".join(f"export {key}='{value}'\n" for key, value in given.items())
         # The name of the mark says from which HOME it was run: the engine's, or the cell's own.
-        names += 'export MARK="$HOME/mark.sh"\nprintf \'#!/bin/sh\\necho "$HOME" >>"%s/$$"\\ncat\\n\' "$MARKS" >"$MARK"\n'
+        names += (
+            'export MARK="$HOME/mark.sh"\nprintf \'#!/bin/sh\\necho "$HOME" >>"%s/$$"\\ncat\\n\' "$MARKS" >"$MARK"\n'
+        )
         names += 'chmod +x "$MARK"\nexport GIT_CONFIG_COUNT=0\n'
         if attack.lang == "sh":
             body = f"( set -e\n{attack.how}\n)"
@@ -158,7 +167,7 @@ class Stage:
     def _book(self, attack: Attack) -> scenario.Book:
         if attack.lang == "calls":
             assert not isinstance(attack.how, str)
-            turns = [scenario.turn(call) for call in attack.how]
+            turns = [scenario.turn(dict(call)) for call in attack.how]
             return scenario.Book().work("api", *turns)
         report = scenario.report(**{"summary": "done", **dict(attack.report)})
         return scenario.Book().work("api", scenario.turn(scenario.bash(self.command(attack))), scenario.turn(report))
@@ -175,11 +184,12 @@ class Stage:
         if attack.patience_s:
             self.patch.setattr(effects, "HARVEST_S", attack.patience_s)
         before = self._outside()
-        run, store = self._run(attack)
-        events = [json.loads(line) for line in store.raw()]
+        run, store, stopped = self._run(attack)
+        parsed = _events(store)
+        events = [json.loads(event.line) for event in parsed]
         said = self._said(events, store, attack)
-        reported = _reported(events)
-        harm = self._harm(before, run, store)
+        reported = [*_reported(events), *([f"the engine stopped: {stopped}"] if stopped else [])]
+        harm = self._harm(before, run, store, parsed)
         refused = "ACT: done" not in said
         if harm or (attack.reach and not refused):
             answer: Answer = OPEN if attack.outside or attack.reach else LANDED
@@ -191,7 +201,8 @@ class Stage:
             answer = OPEN
         return Played(answer, said, reported, harm, events, run.phase)
 
-    def _run(self, attack: Attack) -> tuple[Run, Store]:
+    def _run(self, attack: Attack) -> tuple[Run, Store, str]:
+        """The run, its log, and why the engine gave up, if it did."""
         world = self.world
         found = user.discover(world.repo)
         spec = Assignment(
@@ -205,11 +216,14 @@ class Stage:
         opened, _ = session.begin(
             found, session.Issue("a test", "t", "t"), options, (), lambda _who, _line: None, Plan("g", (spec,))
         )
+        stopped = ""
         try:
-            run = opened.runner.drive(opened.world)
+            opened.runner.drive(opened.world)
+        except (OrchgitError, GitError) as error:
+            stopped = str(error) or getattr(error, "what", "")
         finally:
             opened.close()
-        return run, Store(opened.runner.log.path)
+        return opened.runner.run, Store(opened.runner.log.path), stopped
 
     # -- the facts
 
@@ -235,7 +249,7 @@ class Stage:
         found |= {f"object {p.relative_to(common)}": p.stat().st_size for p in objects}
         return found
 
-    def _harm(self, before: dict[str, object], run: Run, store: Store) -> list[str]:
+    def _harm(self, before: dict[str, object], run: Run, store: Store, events: list[e.Event]) -> list[str]:
         after = self._outside()
         harm = [f"changed: {key}" for key in before if after.get(key) != before[key]]
         harm += [f"new: {key}" for key in after.keys() - before.keys() if not key.startswith("object ")]
@@ -246,7 +260,8 @@ class Stage:
         for path in store.path.rglob("*"):
             if path.is_file() and SECRET.encode() in path.read_bytes():
                 harm.append(f"the secret is in {path.relative_to(store.path)}")
-        harm += [f"a raw control character: {ev.body.type}" for ev in store.read() if not say(ev).isprintable()]
+        harm += [f"the screen would get it raw: {word!r}" for word in map(say, events) if not all(map(_plain, word))]
+        harm += ["the run was aborted from inside"] if run.phase == "aborted" else []
         harm += [f"still alive: {line}" for line in self.world.processes().values()]
         return harm
 
@@ -276,8 +291,24 @@ class Stage:
                 harm.append(f"trailers of commit {commit}: {names}")
         if commits and repos.git(repo.root, "grep", "-lF", SECRET, commits[0], check=False):
             harm.append("the secret was landed")
-        fsck = repos.git(repo.root, "fsck", "--full", "--strict", "--no-dangling", "--no-progress")
-        return harm + ([f"fsck: {fsck!r}"] if fsck else [])
+        fsck = subprocess.run(
+            ["git", "fsck", "--full", "--strict", "--no-dangling", "--no-progress"], cwd=repo.root, env=repos.ENV,
+            capture_output=True, check=False,
+        )  # fmt: skip
+        return harm + ([f"fsck: {fsck.stdout!r} {fsck.stderr!r}"] if fsck.stdout or fsck.returncode else [])
+
+
+def _events(store: Store) -> list[e.Event]:
+    """Those lines of the log that are events; an attacker without a sandbox may have left others."""
+    found = []
+    for line in store.raw():
+        with suppress(e.LineError):
+            found.append(e.parse(line))
+    return found
+
+
+def _plain(character: str) -> bool:
+    return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def _reported(events: list[dict[str, Any]]) -> list[str]:
@@ -330,7 +361,3 @@ def move(oid):
 def honest():
     put("src/api/honest.py", b"honest = 1\n")
 """
-
-
-def in_words(events: list[e.Event]) -> str:
-    return "\n".join(say(event) for event in events)

@@ -46,8 +46,8 @@ def read(path: Path) -> Results:
 
 
 def table(results: Results) -> str:
-    found = {level for _, level in results}
-    levels = [name for name in ("none", "landlock", "bwrap", "bwrap+landlock") if name in found]
+    found: set[str] = {level for _, level in results}
+    levels: list[str] = [name for name in ("none", "landlock", "bwrap", "bwrap+landlock") if name in found]
     levels += sorted(found - set(levels))
     text = [_summary(results, levels), ""]
     for group, listed in groupby(rows(), key=lambda row: row[1]):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 from orchgit.sandbox import probes, sandbox
 from tests.attacks.catalogue import DETECTED, LANDED, OPEN, PREVENTED, Attack, all_attacks, expected
@@ -23,8 +25,16 @@ def keep(id: str, level: str, answer: str) -> None:
             file.write(json.dumps({"id": id, "level": level, "answer": answer}) + "\n")
 
 
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("id", [pytest.param(a.id, marks=pytest.mark.slow if a.slow else ()) for a in ATTACKS.values()])
+def cases() -> Iterator[ParameterSet]:
+    """What no sandbox has a say in is played without one; at the other levels too, when there is time (slow)."""
+    for attack in ATTACKS.values():
+        for level in LEVELS:
+            quick = level == "none" or (attack.needs and level == next(iter(LEVELS)))
+            marks = () if quick and not attack.slow else pytest.mark.slow
+            yield pytest.param(attack.id, level, marks=marks, id=f"{attack.id}-{level}")
+
+
+@pytest.mark.parametrize(("id", "level"), cases())
 def test_by_a_worker(id: str, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     attack: Attack = ATTACKS[id]
     with somewhere() as root:

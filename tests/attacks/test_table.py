@@ -15,11 +15,15 @@ MEND = "run the attacks, and then python -m tests.attacks.table RESULTS --write 
 def published() -> tuple[list[str], dict[str, list[str]]]:
     """The levels, and the cells of each attack by its id."""
     text = DOCS.read_text().partition(BEGIN)[2].partition(END)[0]
-    lines = [[c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    lines = [
+        [c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]] for line in text.splitlines() if line.startswith("|")
+    ]
     heads = [line for line in lines if line[:3] == ["attack", "what", "stopped by"]]
     assert heads, MEND
     width = len(heads[0])
-    return heads[0][3:], {line[0]: line[1:] for line in lines if len(line) == width and line[0] not in ("attack", "---")}
+    return heads[0][3:], {
+        line[0]: line[1:] for line in lines if len(line) == width and line[0] not in ("attack", "---")
+    }
 
 
 def test_every_attack_is_in_the_table_as_it_is_in_the_catalogue() -> None:
