@@ -547,6 +547,7 @@ class Sim:
     patience: int = 25  # what a human answers before giving up
     crash_at: int | None = None  # the engine dies once, so that the log has this many events
     scripted: bool = True
+    most: int = 3000  # events
 
     def __post_init__(self) -> None:
         self.world = World(self.plan, self.seed, self.odds)
@@ -567,7 +568,7 @@ class Sim:
     def record(self, *drafts: e.Draft, crash: bool = False) -> None:
         """What the runner does with what was seen. With `crash`, only a part of it reaches the disk."""
         self.batches += 1
-        assert len(self.log) < 3000, "it never ends"
+        assert len(self.log) < self.most, "it never ends"
         run, written = decide(self.run, drafts, at(self.batches))
         if self.crash_at is not None and len(self.log) + len(written) >= self.crash_at > len(self.log):
             kept, self.crash_at, crash = self.crash_at - len(self.log), None, True

@@ -117,7 +117,7 @@ def _in_scope(reading: Reading, facts: Facts) -> Iterator[Said]:
 
 def _modes(reading: Reading, facts: Facts) -> Iterator[Said]:
     for where, prepared, before, changed in _landed(reading, facts):
-        links = bool(prepared.assignment) and getattr(before.works[prepared.assignment].spec, "symlinks", False)
+        links = bool(prepared.assignment) and before.works[prepared.assignment].spec.symlinks
         plain = (*FILES, LINK) if links else FILES
         for change in changed or ():
             if change.new_mode not in plain or change.old_mode == GITLINK:
