@@ -7,25 +7,22 @@ on another commit, with a layer of what differs between the two.
 from __future__ import annotations
 
 import os
+import random
+import shutil
+import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from orchgit.git import cells, gate
 from orchgit.git.door import Door
 from orchgit.sandbox import overlay_works
 from tests.support.repos import (
-    EXECUTABLE,
-    FILE,
-    GITLINK,
-    LINK,
-    Files,
-    Repo,
-    net,
-    repository,
-    sandbox,
-    taken,
+    EXECUTABLE, FILE, GITLINK, LINK, Files, Repo, files_of, git, harvested, net, repository, sandbox, sound, taken, work,
     worked,
 )  # fmt: skip
 
