@@ -215,9 +215,9 @@ def make_clone(path: Path, *, shell: str | None = None, format: str = "sha1") ->
     return Clone(repo.path, shell)
 
 
-def track_a_log(repo: Repo) -> None:
+def track_a_log(repo: Repo, *options: str) -> None:
     repo.write(".orchestration/runs/r1/events.jsonl", "one\n")
-    repo.git("add", "-A", "-f")
-    repo.git("commit", "-q", "-m", "track a log")
+    repo.git("add", "-f", ".orchestration")
+    repo.git("commit", "-q", *options, "-m", "track a log")
     repo.write(".orchestration/runs/r1/events.jsonl", "two\n")
-    repo.git("add", "-A", "-f")
+    repo.git("add", "-f", ".orchestration")
