@@ -21,6 +21,7 @@ from typing import Any
 
 from orchgit import brief, checks, githooks, wire
 from orchgit.agent_run import Agents, Emit, Place, confined, confinement, scope_request
+from orchgit.agents import Role
 from orchgit.agents.toolbox import TEMP_PREFIX
 from orchgit.core import events as e
 from orchgit.core.audit import merge_trailers
@@ -282,7 +283,8 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
     watch = world.watchdog.watch(str(cell.top), scope.allows, sighted, ignore=_own_temporary)
     world.watches[name, attempt] = watch
     writable = _writable(cell, scope)
-    place = Place(cell.work, lambda: confined(world.agents.sandbox, cell, writable))
+    network = world.agents.network("worker")
+    place = Place(cell.work, lambda: confined(world.agents.sandbox, cell, writable, network=network))
     outcome, report = world.agents.run(
         role="worker", purpose="work", name=body.member, key=brief.key(run, body), brief=brief.work(run, name),
         place=place, stop=stop, cause=event.seq, emit=emit, scope_of=(name, attempt),
@@ -347,8 +349,9 @@ def _writable(cell: cells.Cell, scope: Scope) -> tuple[str, ...]:
 def _prove(world: World, cell: cells.Cell, writable: tuple[str, ...]) -> list[Probe]:
     """The canary, in the very sandbox that the agent is about to get."""
     return prove(
-        world.agents.sandbox, confinement(cell, writable), env=base_env(str(cell.home), str(cell.tmp)),
-        forbidden=world.forbidden(), engine_pid=os.getpid(),
+        world.agents.sandbox, confinement(cell, writable, network=world.agents.network("worker")),
+        env=base_env(str(cell.home), str(cell.tmp)), forbidden=world.forbidden(), engine_pid=os.getpid(),
+        secret_path=str(world.agents.store.path / "events.jsonl"),
     )  # fmt: skip
 
 
@@ -557,25 +560,26 @@ def observe(door: Door, ref: str, tip: str = "") -> e.ShipObserved:
 # -- orchestrator and reviewers --------------------------------------------------------------------------
 
 
-def _view(world: World, run: Run, event: e.Event, commit: str) -> Place:
+def _view(world: World, run: Run, event: e.Event, commit: str, role: Role) -> Place:
     """A read-only place on a commit, made only if a tool is called. The caller removes it."""
     root = world.state / f"view-{event.seq}"
 
     def make() -> Any:
         cell = cells.make(world.door, root, commit, who="reader", base=world.base(run))
-        return confined(world.agents.sandbox, cell, ())
+        return confined(world.agents.sandbox, cell, (), network=world.agents.network(role))
 
     return Place(root / "work", make)
 
 
 def _think(
-    world: World, run: Run, event: e.Event, commit: str, emit: Emit, *, text: str, **job: Any
+    world: World, run: Run, event: e.Event, commit: str, emit: Emit, *, text: str, role: Role, **job: Any
 ) -> tuple[Any, object | None]:
-    place = _view(world, run, event, commit)
+    place = _view(world, run, event, commit, role)
     stop = world.stops.setdefault(event.seq, threading.Event())
     try:
         return world.agents.run(
-            key=brief.key(run, event.body), brief=text, place=place, stop=stop, cause=event.seq, emit=emit, **job
+            role=role, key=brief.key(run, event.body), brief=text, place=place, stop=stop, cause=event.seq, emit=emit,
+            **job,
         )  # fmt: skip
     finally:
         if place.used:

@@ -46,6 +46,8 @@ BASE: Files = {
     b"src/old\\name": (FILE, b"1"),
     b"Makefile": (FILE, b"1"),
     b"src/Makefile": (FILE, b"1"),
+    b"src/odd./old": (FILE, b"1"),
+    b"src/\xff/old": (FILE, b"1"),
 }
 SRC = Scope(("src/**",), ("src/secret/**",))
 ALL = Scope(("**",))
@@ -127,6 +129,12 @@ X = (FILE, b"new")
         ({b"src/con": X}, "src/con", "reserved"),
         ({b"src/NUL.txt": X}, "src/NUL.txt", "reserved"),
         ({b"src/com1/x": X}, "src/com1/x", "reserved"),
+        ({b"src/aux .txt": X}, "src/aux .txt", "reserved"),
+        ({b"src/CONOUT$": X}, "src/CONOUT$", "reserved"),
+        ({b"src/GITHUB~1/x.yml": X}, "src/GITHUB~1/x.yml", "short name"),
+        ({b"src/conf~12.py": X}, "src/conf~12.py", "short name"),
+        ({("src/" + "日本" * 50).encode(): X}, "src/", "too long"),  # bytes, not characters
+        ({b"src/odd./con": X}, "src/odd./con", "reserved"),  # the base's directory, but a name of this work
         ({b"src/" + b"a" * 256: X}, "src/", "too long"),
         ({b"src/" + b"a/" * 2100 + b"a": X}, "src/", "too long"),
         # names that collide: with the base, with each other, in a directory above
@@ -138,6 +146,10 @@ X = (FILE, b"new")
         ({"src/stra\u00dfe".encode(): X, b"src/STRASSE": X}, "src/stra\u00dfe", "differ only"),
         ({"src/\u212a".encode(): X, b"src/k": X}, "src/", "normal form C"),
         ({b"src/BOTH": X}, "src/BOTH", "differ only"),
+        # The small letter is one character with both accents, the capital composes to two.
+        ({"src/\u03aa\u0301".encode(): X, "src/\u0390".encode(): X}, "src/", "differ only"),
+        ({b"src/A.PY": X, b"src/deep/x.py": None}, "src/A.PY", "differ only"),
+        ({b"src/deep/x.py": None, b"src/Deep": X, b"src/deep/y": X}, "src/", "differ only"),
         # protected names need to be named
         ({b"src/Makefile": X}, "src/Makefile", "protected"),
         ({b"src/conftest.py": X}, "src/conftest.py", "protected"),
@@ -178,10 +190,77 @@ def test_refused(repo: Repo, door: Door, edit: Edit, path: str, rule: str) -> No
         ({b"src/aux.c": X}, SRC),
         ({"src/cafe\u0301".encode(): X}, SRC),
         ({b"src/old\\name": None}, SRC),
+        ({b"src/odd./new": X, b"src/\xff/new": X}, SRC),  # nor are its directories
+        ({b"src/file.~1~": X, b"src/a~b": X, b"src/longer-than-eight~1": X, b"src/x~1.html": X}, SRC),
     ],
 )  # fmt: skip
 def test_passed(repo: Repo, door: Door, edit: Edit, scope: Scope) -> None:
     assert judged(repo, door, edit, scope) == {}
+
+
+EDGE = Scope(("lib/**", "mid/in/**"))
+EDGE_BASE: Files = {
+    b"lib/a": X,
+    b"lib/d/x": X,
+    b"lib/d/y": X,
+    b"mid/in/a": X,
+    b"mid/out/b": X,
+    b"mid/file": X,
+    b"top/c": X,
+}
+
+
+@pytest.mark.parametrize(
+    ("edit", "outside"),
+    [
+        # inside: a file and a directory change places, whatever the depth
+        ({b"lib/a": None, b"lib/a/b/c": X}, []),
+        ({b"lib/d/x": None, b"lib/d/y": None, b"lib/d": X}, []),
+        ({b"lib/d/x": None, b"lib/d/y": None, b"lib/d": X, b"lib/a": None, b"lib/a/x": X}, []),
+        ({p: None for p in EDGE_BASE if p.startswith(b"lib/")}, []),
+        ({b"mid/in/a": None}, []),
+        # across the edge
+        ({b"mid/in/a": None, b"mid/in": X}, ["mid/in"]),  # the scope's own directory becomes a file
+        ({b"lib": X, **{p: None for p in EDGE_BASE if p.startswith(b"lib/")}}, ["lib"]),
+        ({b"mid/out/b": None, b"mid/out": X}, ["mid/out", "mid/out/b"]),
+        ({b"mid/file": None, b"mid/file/x": X}, ["mid/file", "mid/file/x"]),
+        ({p: None for p in EDGE_BASE if p.startswith(b"mid/")} | {b"mid": X}, ["mid", "mid/file", "mid/out/b"]),
+        # renames over the edge, both ways, are a deletion and an addition
+        ({b"top/c": None, b"lib/c": X}, ["top/c"]),
+        ({b"lib/a": None, b"top/a": X}, ["top/a"]),
+        ({b"mid/out/b": None, b"mid/in/b": X}, ["mid/out/b"]),
+        # deletions, modes and types outside; nothing else
+        ({b"top/c": None}, ["top/c"]),
+        ({b"top/c": (EXECUTABLE, b"new")}, ["top/c"]),
+        ({b"top/c": (LINK, b"new")}, ["top/c"]),
+        ({b"top/c": (GITLINK, b"1" * 40)}, ["top/c"]),
+        ({b"top/c": None, b"top/c/x": X}, ["top/c", "top/c/x"]),
+        ({b"lib/a": (EXECUTABLE, b"new"), b"top/c": (FILE, b"")}, ["top/c"]),
+    ],
+    ids=lambda value: repr(value)[:70],
+)  # fmt: skip
+def test_at_the_edge_of_the_scope(repo: Repo, door: Door, edit: Edit, outside: list[str]) -> None:
+    found = judged(repo, door, edit, EDGE, EDGE_BASE)
+    assert sorted(found) == outside
+    assert set(found.values()) <= {"outside the scope"}, "that rule, and no other"
+
+
+@pytest.mark.parametrize(
+    ("name", "entry", "blocked"),
+    [
+        (b"top/c/x", (FILE, b"1"), b"top/c"),  # under a file of the base
+        (b"lib/d", (FILE, b"1"), b"lib/d"),  # over a directory of it
+        (b"lib/a/b/c", (FILE, b"1"), b"lib/a"),
+    ],
+)
+def test_an_entry_that_base_has_no_place_for(
+    repo: Repo, door: Door, name: bytes, entry: tuple[str, bytes], blocked: bytes
+) -> None:
+    """No diff of two trees holds such an entry alone; one that did would not land."""
+    change = trees.Change(name, None, (entry[0], repo.blob(entry[1])))
+    with pytest.raises(trees.Unmergeable) as error:
+        gate.construct(door, repo.tree(EDGE_BASE), [change], ALL)
+    assert error.value.path == blocked
 
 
 def test_a_directory_that_keeps_a_file_still_collides(repo: Repo, door: Door) -> None:
@@ -199,6 +278,11 @@ def test_sizes_and_counts(repo: Repo, door: Door, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(gate, "MAX_FILES", 3)
     assert judged(repo, door, {f"src/f{n}".encode(): X for n in range(3)}) == {}
     assert "4 files" in judged(repo, door, {f"src/f{n}".encode(): X for n in range(4)})[""]
+    # One small blob under many names is large when it is checked out.
+    monkeypatch.setattr(gate, "MAX_TOTAL", 150)
+    big = (FILE, b"x" * 100)
+    assert judged(repo, door, {b"src/big": big}) == {}
+    assert "200 bytes in 2 files" in judged(repo, door, {b"src/big": big, b"src/more": big})[""]
 
 
 def test_a_submodule_is_seen_although_gitmodules_says_to_ignore_it(repo: Repo, door: Door) -> None:
