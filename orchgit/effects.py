@@ -17,7 +17,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from orchgit import brief, checks, githooks, wire
 from orchgit.agent_run import Agents, Emit, Place, confined, scope_request
@@ -41,8 +41,30 @@ from orchgit.watch import Sighting, Watch, Watchdog
 
 HARVEST_S = 600
 OUTLINE_FILES = 400
-MAX_SIGHTINGS = 200  # of one attempt that are logged: a worker must not fill the log
 MAX_LISTED_BYTES = 40_000  # of the violations in one event, as JSON
+
+
+class Guard:
+    """What is done, by policy, when an attempt touches what is outside its scope. Called on the watchdog's thread."""
+
+    def __init__(self, policy: Literal["tell", "pause", "stop"], place: Place, stop: threading.Event) -> None:
+        self._policy, self._place, self._stop = policy, place, stop
+        self._last = ""
+        self.stopped = ""  # the path it was stopped for
+
+    def seen(self, path: str) -> bool:
+        """Whether it was paused for it."""
+        self._last = path
+        if self._policy == "stop":
+            self.go_on(stop=True)
+        return self._policy == "pause" and self._place.pause()
+
+    def go_on(self, *, stop: bool) -> None:
+        if stop:
+            self.stopped = self._last
+            self._stop.set()  # before the pause ends: no tool is to be called any more
+        else:
+            self._place.resume()
 
 
 @dataclass
@@ -56,6 +78,13 @@ class World:
     watchdog: Watchdog
     watches: dict[tuple[str, int], Watch] = field(default_factory=dict)
     stops: dict[int, threading.Event] = field(default_factory=dict)
+    guards: dict[tuple[str, int], Guard] = field(default_factory=dict)
+
+    def go_on(self, said: e.AgentContinued) -> None:
+        """A human's word on a paused attempt."""
+        guard = self.guards.get((said.assignment, said.attempt))
+        if guard is not None:
+            guard.go_on(stop=said.stop)
 
     def cell(self, assignment: str, attempt: int) -> cells.Cell:
         return cells.Cell(self.state / f"{assignment}-{attempt}")
@@ -245,20 +274,16 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
     scope = work.spec.scope
     stop = world.stops.setdefault(event.seq, threading.Event())
 
-    told = 0
+    writable = _writable(cell, scope)
+    place = Place(cell.work, lambda: confined(world.agents.sandbox, cell, writable))
+    guard = world.guards[name, attempt] = Guard(world.agents.config.watch.policy, place, stop)
 
     def sighted(seen: Sighting) -> None:
-        nonlocal told
-        told += 1
-        if told > MAX_SIGHTINGS:
-            if told == MAX_SIGHTINGS + 1:
-                why = f"more than {MAX_SIGHTINGS} paths outside the scope were touched"
-                emit(e.Draft(e.WatchIncomplete(name, attempt, why), ENGINE, event.seq))
-            return
-        note = e.ScopeViolationSeen(name, attempt, shown(seen.path)[:300], seen.kind, "watchdog")
-        emit(e.Draft(note, ENGINE, event.seq))
-        if world.agents.config.watch.policy == "stop":
-            stop.set()
+        path = shown(seen.path)[:300]
+        paused = guard.seen(path)  # first, and then the words
+        emit(e.Draft(e.ScopeViolationSeen(name, attempt, path, seen.kind, "watchdog"), ENGINE, event.seq))
+        if paused:
+            emit(e.Draft(e.AgentPaused(name, attempt, path), ENGINE, event.seq))
 
     if work.asks:
         through = _reconfine(world, cell, run, name)
@@ -266,8 +291,6 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
             return e.Draft(e.AgentFailed("error", through), ENGINE, event.seq)
     watch = world.watchdog.watch(str(cell.work), scope.allows, sighted, ignore=_own_temporary)
     world.watches[name, attempt] = watch
-    writable = _writable(cell, scope)
-    place = Place(cell.work, lambda: confined(world.agents.sandbox, cell, writable))
     outcome, report = world.agents.run(
         role="worker", purpose="work", name=body.member, key=brief.key(run, body), brief=brief.work(run, name),
         place=place, stop=stop, cause=event.seq, emit=emit, scope_of=(name, attempt),
@@ -276,6 +299,9 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
     )  # fmt: skip
     if watch.incomplete:
         emit(e.Draft(e.WatchIncomplete(name, attempt, "; ".join(watch.reasons)[:500]), ENGINE, event.seq))
+    if guard.stopped and outcome.status == "stopped":
+        why = f"it was stopped because it touched {guard.stopped}, outside its scope"
+        return e.Draft(e.AgentFailed("stopped", why), ENGINE, event.seq)
     wish = report if isinstance(report, wire.ScopeRequestIn) else _left_wish(cell)
     if wish is not None and outcome.status in ("done", "no_report"):
         if work.asks == MAX_ASKS:

@@ -13,6 +13,7 @@ every watch then says so. Symlinks are not followed.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
@@ -20,7 +21,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
 
 SightingKind = Literal["created", "modified", "deleted", "moved", "attributes"]
 
-# A worker that floods the cell must not flood the log.
-MOST_SIGHTINGS = 10_000
+MAX_SIGHTINGS = 200  # of one watch: a worker that floods its cell must not flood the log
 
 # Without a filter watchdog also hears opens and reads, its own walks of the tree included, and drowns in
 # them. FileAttribEvent is not in every version.
@@ -52,10 +52,7 @@ _KINDS: dict[str, SightingKind] = {
 
 @dataclass(frozen=True)
 class Sighting:
-    """A path outside the scope that was touched: relative to the root, as bytes.
-
-    On the upper directory of an overlay a first write to a file of the base shows as `created` (its copy).
-    """
+    """A path outside the scope that was touched: relative to the root, as bytes."""
 
     path: bytes
     kind: SightingKind
@@ -85,7 +82,7 @@ class Watchdog:
         try:
             self._observer.start()
         except (OSError, RuntimeError) as error:  # no thread, no descriptor
-            self._broken = f"the watchdog did not start: {error}"
+            self._broken = _limit(error) or f"the watchdog did not start: {error}"
 
     def watch(
         self,
@@ -94,9 +91,10 @@ class Watchdog:
         on_violation: Callable[[Sighting], None],
         *,
         ignore: Callable[[bytes], bool] | None = None,
+        lowers: Sequence[str] = (),
     ) -> Watch:
         """A started Watch on `root`."""
-        watch = Watch(root, allows, on_violation, ignore=ignore, owner=self)
+        watch = Watch(root, allows, on_violation, ignore=ignore, lowers=lowers, owner=self)
         watch.start()
         return watch
 
@@ -158,6 +156,9 @@ class Watch:
 
     `ignore` is asked first, for paths that are nobody's business (caches). `.git` at the root is skipped, and
     so are empty directories, which git does not track. `allows` and `ignore` get what `Sighting.path` has.
+
+    Of an overlay, `root` is its upper directory and `lowers` what lies below it: there a file of the base that is
+    written to appears as a new one (its copy), and is told as modified.
     """
 
     def __init__(
@@ -167,6 +168,7 @@ class Watch:
         on_violation: Callable[[Sighting], None],
         *,
         ignore: Callable[[bytes], bool] | None = None,
+        lowers: Sequence[str] = (),
         owner: Watchdog | None = None,
     ) -> None:
         self._root = os.path.realpath(root)
@@ -174,6 +176,7 @@ class Watch:
         self._allows = allows
         self._on_violation = on_violation
         self._ignore = ignore
+        self._lowers = tuple(os.fsencode(lower) + b"/" for lower in lowers)
         self._owner = owner
         self._own: Watchdog | None = None  # ours alone, when nobody gave us one
         self._observed: ObservedWatch | None = None
@@ -182,6 +185,7 @@ class Watch:
         self._new_dirs: set[bytes] = set()
         self._left_dirs: set[bytes] = set()
         self._since_ns = 0
+        self._full = False  # has told all that it may tell
         self._stopped = False
 
     @property
@@ -208,7 +212,7 @@ class Watch:
         try:
             self._observed = self._owner._add(self, self._root, recursive=True)
         except (OSError, RuntimeError) as error:
-            self._lose(f"cannot watch {self._root}: {error}")
+            self._lose(_limit(error) or f"cannot watch {self._root}: {error}")
             return
         self._check_room()
 
@@ -229,7 +233,7 @@ class Watch:
 
     def dispatch(self, event: FileSystemEvent) -> None:
         """For watchdog's thread only."""
-        if self._stopped:  # with events still in the queue
+        if self._stopped or self._full:  # with events still in the queue
             return
         finished = False
         try:
@@ -265,6 +269,8 @@ class Watch:
             return
         if kind == "created" and self._is_whiteout(source):
             kind = "deleted"
+        elif kind == "created" and any(os.path.lexists(lower + source) for lower in self._lowers):
+            kind = "modified"
         self._tell(source, kind)
 
     def _see_directory(self, path: bytes, kind: SightingKind) -> None:
@@ -286,8 +292,9 @@ class Watch:
             return
         if (self._ignore is not None and self._ignore(path)) or self._allows(path):
             return
-        if len(self._told) >= MOST_SIGHTINGS:
-            self._lose(f"more than {MOST_SIGHTINGS} paths outside the scope")
+        if len(self._told) >= MAX_SIGHTINGS:
+            self._full = True
+            self._lose(f"more than {MAX_SIGHTINGS} paths outside the scope were touched")
             return
         self._told.add(path)
         self._on_violation(Sighting(path, kind))
@@ -315,11 +322,26 @@ class Watch:
 
     def _check_room(self) -> None:
         if self._owner is not None and not self._owner._room():
-            self._lose("no more directories can be watched (fs.inotify.max_user_watches)")
+            self._lose(_limit(OSError(errno.ENOSPC, "")))
 
     def _lose(self, why: str) -> None:
         if why not in self._reasons:
             self._reasons.append(why)
+
+
+def _limit(error: Exception) -> str:
+    """What to raise, when it is one of inotify's limits; else ""."""
+    number = error.errno if isinstance(error, OSError) else None
+    name = {errno.ENOSPC: "max_user_watches", errno.EMFILE: "max_user_instances"}.get(number or 0)
+    if name is None:
+        return ""
+    try:
+        with open(f"/proc/sys/fs/inotify/{name}") as file:
+            now = int(file.read())
+    except (OSError, ValueError):
+        now = 0
+    what = "the watchdog cannot watch more directories" if number == errno.ENOSPC else "the watchdog cannot start"
+    return f"{what} (the gate does not depend on it): sysctl fs.inotify.{name}={max(2 * now, 1024)}, now {now}"
 
 
 class _Arrivals:

@@ -23,7 +23,9 @@ QUIET = frozenset(
         "salvage.requested", "merge.prepared", "merge.built", "merge.requested", "agent.started",
     }
 )  # fmt: skip
-LOUD = frozenset({"scope.violation_seen", "blocker.raised", "finding.opened", "gate.failed", "checks.failed"})
+LOUD = frozenset(
+    {"scope.violation_seen", "agent.paused", "blocker.raised", "finding.opened", "gate.failed", "checks.failed"}
+)
 
 
 class Screen:

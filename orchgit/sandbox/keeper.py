@@ -6,6 +6,7 @@ It stays as the parent and adopts every orphan (sub-reaper). When the program en
 daemons with a session of their own included; told SIGTERM (or INT, HUP, QUIT), or when the engine dies in
 whatever way, it sends them TERM, and KILL after `grace_ms`, or at once when told again. Only then does it end
 itself, with the program's exit status; if a signal killed the program, it kills itself by the same signal.
+SIGUSR1 stops every descendant, those born meanwhile too, until SIGUSR2; an ending goes before both.
 127: no such program. 126: it is there and cannot be run. 125, with "orchgit-sandbox: ..." on stderr: the
 sandbox could not be set up, and the program was never run.
 
@@ -52,7 +53,9 @@ SECCOMP_MODE_FILTER, X32_BIT, EPERM = 2, 0x40000000, 1
 ALLOW, DENY, KILL = 0x7FFF0000, 0x00050000 | EPERM, 0x80000000  # what a filter returns
 
 ENDINGS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
-WATCHED = ENDINGS | {signal.SIGCHLD}
+PAUSE, RESUME = signal.SIGUSR1, signal.SIGUSR2
+WATCHED = ENDINGS | {signal.SIGCHLD, PAUSE, RESUME}
+PAUSE_S = 1.0  # how often a pause looks for who runs all the same: somebody outside may have sent it SIGCONT
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
@@ -262,8 +265,9 @@ def supervise(program: int, grace_s: float, null: int, children: int) -> NoRetur
             os.close(fd)
     status: int | None = None
     kill_at: float | None = None  # monotonic seconds
+    paused = False
     while True:
-        left_s = 60.0 if kill_at is None else max(0.0, kill_at - time.monotonic())
+        left_s = PAUSE_S if paused else 60.0 if kill_at is None else max(0.0, kill_at - time.monotonic())
         seen = signal.sigtimedwait(WATCHED, left_s)
         ended, alone = reap()
         status = ended.get(program, status)
@@ -272,10 +276,16 @@ def supervise(program: int, grace_s: float, null: int, children: int) -> NoRetur
         if seen and seen.si_signo in ENDINGS and kill_at is not None:
             break
         if seen and seen.si_signo in ENDINGS:
-            kill_at = time.monotonic() + grace_s
+            kill_at, paused = time.monotonic() + grace_s, False
             for pid in family(children):
                 kill(pid, signal.SIGTERM)
                 kill(pid, signal.SIGCONT)  # a stopped process would get its TERM never
+        elif seen and seen.si_signo in (PAUSE, RESUME) and kill_at is None:
+            paused = seen.si_signo == PAUSE
+            for pid in () if paused else family(children):
+                kill(pid, signal.SIGCONT)
+        if paused:
+            halt(children)
     while not alone:
         # As sub-reaper we are every orphan's parent: without a child there is no descendant, so "no child"
         # proves it, and what one walk misses because it was just being forked, the next one finds.
@@ -311,6 +321,16 @@ def kill(pid: int, number: int) -> bool:
     except PermissionError:
         return False
     return True
+
+
+def halt(children: int) -> None:
+    """Stop every descendant. Again, as long as one is found that still runs: a fork may be faster than the walk."""
+    stopped: set[int] = set()
+    for _ in range(1000):
+        running = set(family(children)) - stopped
+        if not sum(kill(pid, signal.SIGSTOP) for pid in running):
+            return
+        stopped |= running
 
 
 def open_children() -> int:
