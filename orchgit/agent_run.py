@@ -25,7 +25,7 @@ from orchgit.eventlog import Store
 from orchgit.git import cells
 from orchgit.process import Child, Launch
 from orchgit.roster import Roster, prompt
-from orchgit.sandbox import Confinement, Level, Network, Sandbox, base_env, launcher
+from orchgit.sandbox import Confinement, Level, Network, Overlay, Sandbox, base_env, launcher
 
 Emit = Callable[[e.Draft], None]
 MAX_MESSAGE = 1000
@@ -86,17 +86,28 @@ class Place:
         return self._launch is not None
 
 
-def confined(sandbox: Sandbox, cell: cells.Cell, writable: Sequence[str], *, network: Network = "none") -> Launch:
-    """A launch into this cell: HOME lies in the private temporary directory where nothing else is writable."""
+def confined(
+    sandbox: Sandbox, cell: cells.Cell, writable: Sequence[str], *, network: Network = "none", mounted: bool = True
+) -> Launch:
+    """A launch into this cell: HOME lies in the private temporary directory where nothing else is writable.
+
+    Not `mounted`, an overlay's layers are seen as they are: for who reads them, not for an agent.
+    """
     # Not a name that an agent could have taken before us.
     home = str(cell.home) if str(cell.home) in writable else tempfile.mkdtemp(prefix="home-", dir=cell.tmp)
-    confinement = Confinement(tuple(writable), str(cell.tmp), network=network)
-    return launcher(
-        sandbox,
-        confinement,
-        cwd=str(cell.work),
-        env=base_env(home, str(cell.tmp), extra={ASK_VARIABLE: str(scope_request(cell))}),
-    )
+    cage = confinement(cell, writable, network=network, mounted=mounted)
+    env = base_env(home, str(cell.tmp), extra={ASK_VARIABLE: str(scope_request(cell))})
+    return launcher(sandbox, cage, cwd=str(cell.work), env=env)
+
+
+def confinement(
+    cell: cells.Cell, writable: Sequence[str], *, network: Network = "none", mounted: bool = True
+) -> Confinement:
+    overlay = None
+    if mounted and cell.overlaid:
+        lowers = tuple(map(str, cell.lowers))
+        overlay = Overlay(str(cell.work), lowers, upper=str(cell.top), work=str(cell.root / "ovl"))
+    return Confinement(tuple(writable), str(cell.tmp), network=network, overlay=overlay)
 
 
 def scope_request(cell: cells.Cell) -> Path:

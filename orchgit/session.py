@@ -29,7 +29,7 @@ from orchgit.eventlog import Log, Store, fsync_dir, runs_dir, user_name
 from orchgit.git import cells, trees
 from orchgit.git.door import Door
 from orchgit.git.user import UserRepo, git_version
-from orchgit.sandbox import Level, Sandbox, best
+from orchgit.sandbox import Level, Sandbox, best, overlay_works
 from orchgit.watch import Watchdog
 
 TOOL = f"orchgit/{__version__}"
@@ -163,7 +163,8 @@ class Session:
             place = state_home(config, os.environ) / cells.repository_id(self.repo.common) / log.run
             place.mkdir(parents=True, exist_ok=True, mode=0o700)
             door = Door(self.repo.common, self.repo.object_format)
-            self._world = World(self.repo, door, team, place, Watchdog())
+            overlay = config.cells.overlay == "auto" and self.level.prevented and not overlay_works(str(place))
+            self._world = World(self.repo, door, team, place, Watchdog(), overlay)
         return self._world
 
     def close(self) -> None:

@@ -44,10 +44,10 @@ def snapshot(here: Path, run: str, name: str) -> tuple[Door, str, str]:
         # Its own temporary directory, so that looking never gets in the way of the gate's harvest.
         os.chmod(scratch, 0o700)
         looker = cells.Cell(cell.root, Path(scratch))
-        launch = confined(sandbox, looker, (str(cell.git),))
+        launch = confined(sandbox, looker, (), mounted=False)
         ended = launch(cells.harvest_argv(looker, start)).finish(deadline_s=300, output_cap=gate.MAX_PACK)
     try:
-        return door, start, gate.admit(door, ended.stdout, start).commit
+        return door, start, gate.admit(door, ended.stdout, start, "0 +0000").commit
     except gate.BadPack as error:
         door.close()
         raise OrchgitError(Kind.NO, f"the cell of {name} cannot be read now", str(error), "try again") from error

@@ -97,6 +97,11 @@ class Scratch:
         self._new[oid] = (kind, data)
         return oid
 
+    def keep(self, where: Objects) -> None:
+        """Store them after all."""
+        for kind, data in self._new.values():
+            where.write(kind, data)
+
 
 class Door:
     """Git for one repository, named by its common directory. Safe to use from several threads."""

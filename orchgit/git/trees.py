@@ -56,6 +56,25 @@ def files(door: Door, commit: str) -> list[bytes]:
     return door.run("ls-tree", "-r", "-z", "--name-only", commit).split(b"\0")[:-1]
 
 
+class Folders:
+    """The directories of one tree, each read once, when it is asked for."""
+
+    def __init__(self, door: Objects, tree: str) -> None:
+        self._door = door
+        self._known = {b"": entries(door, tree)}
+
+    def at(self, path: bytes) -> Entry | None:
+        """The entry at a path; None when there is none."""
+        folder, _, name = path.rpartition(b"/")
+        return self.within(folder).get(name)
+
+    def within(self, folder: bytes) -> dict[bytes, Entry]:
+        if folder not in self._known:
+            mode, oid = self.at(folder) or ("", "")
+            self._known[folder] = entries(self._door, oid) if mode == TREE else {}
+        return self._known[folder]
+
+
 def lookup(door: Objects, tree: str, path: bytes) -> Entry | None:
     """The entry at a path; None when there is none."""
     *folders, name = path.split(b"/")

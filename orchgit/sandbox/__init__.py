@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, Protocol
 
 from orchgit.core.errors import Kind, OrchgitError
@@ -129,19 +130,47 @@ def best(allow_unsandboxed: bool) -> tuple[Sandbox, Level]:
 
 
 def keeper_argv(
-    argv: Sequence[str], *, landlock: Mapping[str, Any] | None, limits: Sequence[tuple[str, int]] = ()
+    argv: Sequence[str],
+    *,
+    landlock: Mapping[str, Any] | None,
+    network: Network = "open",
+    limits: Sequence[tuple[str, int]] = (),
+    overlay: Overlay | None = None,
 ) -> list[str]:
     """The keeper's command line. It runs only as a child of the process that calls this."""
-    spec = [f"engine={os.getpid()}", f"grace_ms={GRACE_MS}", *(f"limit={name}:{most}" for name, most in limits)]
+    spec = [f"engine={os.getpid()}", f"grace_ms={GRACE_MS}", f"network={network}"]
+    spec += [f"limit={name}:{most}" for name, most in limits]
     if landlock is None:
         spec.append("landlock=none")
     else:
         spec.append(f"landlock={','.join(map(str, (*landlock['handled'], landlock['size'])))}")
         spec += [f"dir={rights}:{path}" for path, rights in landlock["dirs"]]
         spec += [f"device={rights}:{path}" for path, rights in landlock["devices"]]
+    if overlay:
+        spec += [f"at={overlay.at}", f"upper={overlay.upper}", f"work={overlay.work}"]
+        spec += [f"lower={path}" for path in overlay.lowers]
     keeper = str(Path(__file__).with_name("keeper.py"))
     # -I -S: nothing of the user's or the cell's (PYTHONPATH, sitecustomize, .pth) runs before it is confined.
     return [sys.executable, "-I", "-S", keeper, *spec, "--", *argv]
+
+
+def overlay_works(directory: str) -> str:
+    """ "" when a program can be given an overlay whose changes are kept in `directory`; or why not, found by trying."""
+    with TemporaryDirectory(prefix="overlay-", dir=directory) as made:
+        root = os.path.realpath(made)
+        lower, upper, work, at = (os.path.join(root, name) for name in ("lower", "upper", "work", "at"))
+        for folder in (lower, upper, work, at):
+            os.mkdir(folder)
+        with open(os.path.join(lower, "old"), "w") as file:
+            file.write("old")
+        # Through the mount: a change of what is below, and a rename over it, which some file systems refuse.
+        script = "echo new >> old && echo x > x && mv x old && rm old && mkdir d && echo old > d/old"
+        argv = keeper_argv(["/bin/sh", "-c", script], landlock=None, overlay=Overlay(at, (lower,), upper, work))
+        ended = start(argv, cwd=at, env={"PATH": os.defpath}, sweeps=True).finish(deadline_s=10)
+        if ended.returncode == 0 and os.path.exists(os.path.join(upper, "d", "old")):
+            return ""
+        said = ended.stderr.decode(errors="replace").strip().removeprefix("orchgit-sandbox: ")
+        return said[-500:] or "changes in the overlay do not arrive in its upper directory"
 
 
 def launcher(way: Sandbox, confinement: Confinement, *, cwd: str, env: Mapping[str, str]) -> Launch:

@@ -15,12 +15,14 @@ library, or keep a descriptor above 2. The spec is made by `orchgit.sandbox.keep
 It is words and not JSON, and `signal` and `typing` stay out, because it starts three times for every worker:
 `json`, `re` and `enum` alone took longer than the interpreter itself.
 
-    engine=PID grace_ms=N landlock=none                        no confinement, and it must be said
-    engine=PID grace_ms=N landlock=FILES,NETWORK,SCOPES,SIZE dir=RIGHTS:PATH... device=RIGHTS:PATH...
-    and with either: limit=NAME:MOST...
+    engine=PID grace_ms=N network=HOW landlock=none            no confinement, and it must be said
+    engine=PID grace_ms=N network=HOW landlock=FILES,NETWORK,SCOPES,SIZE dir=RIGHTS:PATH... device=RIGHTS:PATH...
+    and with either: limit=NAME:MOST...  at=PATH lower=PATH... upper=PATH work=PATH
 
 FILES, NETWORK and SCOPES are the bits that are handled, SIZE how many bytes of these this kernel knows. With
-Landlock comes a seccomp filter, on the machines in FILTERED.
+Landlock comes a seccomp filter, on the machines in FILTERED. HOW is `open`; `none`, which that filter enforces; or
+`loopback`, a network namespace of the program's own. The last words are an overlay that is mounted at `at`, in a user
+and a mount namespace of the program's own: everything else, directories inside it included, is opened after that.
 """
 
 from __future__ import annotations
@@ -44,13 +46,18 @@ PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SE
 CAPABILITY_VERSION_3 = 0x20080522
 # The same numbers on every architecture but alpha: they were given out after the tables had been unified.
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
-# By machine: AUDIT_ARCH, and the numbers of prlimit64, shmget, msgget, semget. Little-endian, 64 bits.
+# By machine: AUDIT_ARCH, and the numbers of prlimit64, socket, shmget, msgget, semget. Little-endian, 64 bits.
 FILTERED = {
-    "x86_64": (0xC000003E, 302, 29, 68, 64),
-    "aarch64": (0xC00000B7, 261, 194, 186, 190),
+    "x86_64": (0xC000003E, 302, 41, 29, 68, 64),
+    "aarch64": (0xC00000B7, 261, 198, 194, 186, 190),
 }
+IO_URING_SETUP = 425  # everywhere
 SECCOMP_MODE_FILTER, X32_BIT, EPERM = 2, 0x40000000, 1
+AF_UNIX, AF_NETLINK = 1, 16
 ALLOW, DENY, KILL = 0x7FFF0000, 0x00050000 | EPERM, 0x80000000  # what a filter returns
+
+CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x20000, 0x10000000, 0x40000000
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 
 ENDINGS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 PAUSE, RESUME = signal.SIGUSR1, signal.SIGUSR2
@@ -102,9 +109,10 @@ def main(args: list[str]) -> NoReturn:
 
 
 def read_spec(words: list[str]) -> dict:  # type: ignore[type-arg]
-    """The words by their keys: one string for each of the first line, (head, rest) for each of the others."""
+    """The words by their keys: a string for what is said once, a list of (head, rest) for rules and limits."""
     spec: dict[str, object] = {}
     listed: dict[str, list[tuple[str, str]]] = {"limit": [], "dir": [], "device": []}
+    lowers: list[str] = []
     for word in words:
         key, equals, value = word.partition("=")
         if key in listed:
@@ -112,13 +120,19 @@ def read_spec(words: list[str]) -> dict:  # type: ignore[type-arg]
             if not (head and colon and rest):
                 raise SetupError(f"not a spec: {word}")
             listed[key].append((head, rest))
-        elif equals and key in ("engine", "grace_ms", "landlock") and key not in spec:
+        elif key == "lower" and value:
+            lowers.append(value)
+        elif equals and key in ("engine", "grace_ms", "network", "landlock", "at", "upper", "work") and key not in spec:
             spec[key] = value
         else:
             raise SetupError(f"not a spec: {word}")
     if (spec["landlock"] == "none") != (not listed["dir"]) or (not listed["dir"]) != (not listed["device"]):
         raise SetupError("not a spec: rules without landlock, or the reverse")
-    return {**spec, **listed}
+    if spec["network"] not in ("open", "none", "loopback") or (spec["network"] == "none" == spec["landlock"]):
+        raise SetupError("not a spec: a network that nothing would enforce")
+    if len({"at", "upper", "work"} & set(spec)) != (3 if lowers else 0):
+        raise SetupError("not a spec: a part of an overlay is missing")
+    return {**spec, **listed, "lowers": lowers}
 
 
 def quit_with(code: int, line: str) -> NoReturn:
@@ -139,6 +153,8 @@ def say(line: str) -> None:
 def lock_down(spec: dict, keeper: int) -> None:  # type: ignore[type-arg]
     """Everything the program may not undo. The order matters where a line says so."""
     os.setsid()  # its own group: a kill(0, ...) of the program's must not reach the keeper
+    if spec["lowers"] or spec["network"] == "loopback":
+        enter_namespaces(spec)
     call("parent-death signal", libc.prctl, PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != keeper:
         raise SetupError("the keeper is gone")
@@ -162,7 +178,7 @@ def lock_down(spec: dict, keeper: int) -> None:  # type: ignore[type-arg]
         files, network, scopes, size = map(int, spec["landlock"].split(","))
         landlock(struct.pack("=QQQ", files, network, scopes)[:size], spec["dir"], spec["device"])
         drop_capabilities()
-        if program := seccomp_program():
+        if program := seccomp_program(cut=spec["network"] == "none"):
             seccomp(program)
     for name in os.listdir("/proc/self/fd"):  # an open descriptor is a right that Landlock does not revoke
         if int(name) > 2:
@@ -172,16 +188,54 @@ def lock_down(spec: dict, keeper: int) -> None:  # type: ignore[type-arg]
                 pass  # the one listdir itself had open
 
 
+def enter_namespaces(spec: dict) -> None:  # type: ignore[type-arg]
+    """A user namespace in which we are who we were, and in it what only its owner may do: mount, bring `lo` up."""
+    user, group, loopback = os.geteuid(), os.getegid(), spec["network"] == "loopback"
+    flags = CLONE_NEWUSER | CLONE_NEWNS * bool(spec["lowers"]) | CLONE_NEWNET * loopback
+    call("user namespace", libc.unshare, flags)
+    # In this order: without the first, no user but root may write the last.
+    for name, content in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(content)
+    if loopback:
+        import _socket
+        import fcntl
+
+        request = struct.pack("16sh14x", b"lo", IFF_UP)
+        some = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+        fcntl.ioctl(some.fileno(), SIOCSIFFLAGS, request)
+        some.close()
+    if spec["lowers"]:
+        mount_overlay(spec["at"], spec["lowers"], spec["upper"], spec["work"])
+
+
+def mount_overlay(at: str, lowers: list[str], upper: str, work: str) -> None:
+    """Fails where one of the paths is no directory, or not a real one."""
+    cwd = os.getcwd()
+    # By descriptor: commas, colons and backslashes in a path would have to be escaped, each in its own way.
+    upper, work, *lowers = (f"/proc/self/fd/{open_real(path)}" for path in (upper, work, *lowers))
+    options = f"userxattr,lowerdir={':'.join(lowers)},upperdir={upper},workdir={work}"
+    point = f"/proc/self/fd/{open_real(at)}"
+    call(f"overlay at {at}", libc.mount, *map(os.fsencode, ("overlay", point, "overlay")), 0, os.fsencode(options))
+    os.chdir(cwd)  # or it would still be the directory below the mount
+
+
+def open_real(path: str) -> int:
+    """A directory, as it is named: SetupError when a symbolic link is on the way.
+
+    A worker's earlier attempt may have put one where its directory was, and we would grant what it points to.
+    """
+    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    if os.readlink(f"/proc/self/fd/{fd}") != path:
+        raise SetupError(f"{path} is not a real path: a part of it is a symbolic link, or it was moved")
+    return fd
+
+
 def landlock(attribute: bytes, dirs: list[tuple[str, str]], devices: list[tuple[str, str]]) -> None:
     """Applies what `orchgit.sandbox.landlock` has decided."""
     ruleset = call("landlock ruleset", libc.syscall, CREATE_RULESET, attribute, len(attribute), 0)
     for rights, path in dirs:
-        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        # A worker's earlier attempt may have put a symbolic link where its directory was: the rule would then
-        # open what the link points to.
-        if os.readlink(f"/proc/self/fd/{fd}") != path:
-            raise SetupError(f"{path} is not a real path: a part of it is a symbolic link, or it was moved")
-        add_rule(ruleset, fd, int(rights), path)
+        add_rule(ruleset, open_real(path), int(rights), path)
     for rights, path in devices:
         try:
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -210,25 +264,37 @@ def drop_capabilities() -> None:
     call("dropping capabilities", libc.capset, header, nothing)
 
 
-def seccomp_program() -> bytes:
+def seccomp_program(*, cut: bool = False) -> bytes:
     """What Landlock leaves open, as classic BPF; empty on a machine whose system calls are not known here.
 
     prlimit64 on another process: it ends the engine by RLIMIT_CPU, blinds the keeper by RLIMIT_NOFILE, gives the
     engine a core file with the API key in it. And System V IPC, which outlives the run. Another architecture's
-    system calls have other numbers, so none of them is let through.
+    system calls have other numbers, so none of them is let through. `cut`: no sockets but Unix and netlink ones, so
+    that UDP, raw packets and the hypervisor's sockets are cut as well; and no io_uring, which makes any of them.
     """
     numbers = FILTERED.get(os.uname().machine)
     if numbers is None or sys.maxsize < 1 << 32:  # a 32-bit Python on a 64-bit kernel is another architecture
         return b""
-    arch, prlimit, *ipc = numbers
+    arch, prlimit, socket, *ipc = numbers
+    # What each of these may have as its first argument: the process, the protocol family.
+    guarded = {prlimit: (0,), socket: (AF_UNIX, AF_NETLINK)} if cut else {prlimit: (0,)}
+    refused = [*ipc, IO_URING_SETUP] if cut else ipc
     load, equal, at_least, end = 0x20, 0x15, 0x35, 0x06
-    at_nr, at_arch, at_pid = 0, 4, 16  # in struct seccomp_data; a pid is the lower word of its argument
-    allow = 7 + len(ipc)
+    at_nr, at_arch, at_first = 0, 4, 16  # in struct seccomp_data; of an argument, the lower word
+    allow = 4 + len(refused) + len(guarded) + sum(1 + len(values) for values in guarded.values())
     deny, kill = allow + 1, allow + 2
     lines = [(load, 0, 0, at_arch), (equal, 2, kill, arch), (load, 0, 0, at_nr), (at_least, deny, 4, X32_BIT)]
-    lines += [(equal, deny, 5 + i, number) for i, number in enumerate(ipc)]
-    lines += [(equal, allow - 2, allow, prlimit), (load, 0, 0, at_pid), (equal, allow, deny, 0)]
-    lines += [(end, 0, 0, ALLOW), (end, 0, 0, DENY), (end, 0, 0, KILL)]
+    lines += [(equal, deny, 5 + i, number) for i, number in enumerate(refused)]
+    tests: list[tuple[int, int, int, int]] = []
+    start = len(lines) + len(guarded)
+    for i, (number, values) in enumerate(guarded.items()):
+        otherwise = len(lines) + 1 if i < len(guarded) - 1 else allow
+        lines.append((equal, start + len(tests), otherwise, number))
+        tests.append((load, 0, 0, at_first))
+        for value in values:
+            at = start + len(tests)
+            tests.append((equal, allow, deny if value == values[-1] else at + 1, value))
+    lines += [*tests, (end, 0, 0, ALLOW), (end, 0, 0, DENY), (end, 0, 0, KILL)]
     # Written with the lines to go to; the kernel wants how many to skip.
     return b"".join(
         struct.pack("=HBBI", code, then and then - at - 1, other and other - at - 1, operand)

@@ -81,7 +81,7 @@ def rules(version: int, confinement: Confinement) -> dict[str, Any]:
     for since, right in ((2, REFER), (3, TRUNCATE), (5, IOCTL_DEV)):
         if version < since:
             known &= ~right
-    net = BIND_TCP | CONNECT_TCP if version >= 4 and confinement.network != "open" else 0
+    net = BIND_TCP | CONNECT_TCP if version >= 4 and confinement.network == "none" else 0
     scoped = SCOPE_SIGNAL | SCOPE_ABSTRACT_SOCKET if version >= 6 else 0
     return {
         "handled": [known, net, scoped],
@@ -120,4 +120,7 @@ class Landlock:
         version = abi()
         if isinstance(version, str):
             raise OrchgitError(Kind.UNAVAILABLE, "Landlock is not available.", version, "orchgit doctor")
-        return keeper_argv(argv, landlock=rules(version, confinement), limits=confinement.limits)
+        return keeper_argv(
+            argv, landlock=rules(version, confinement), network=confinement.network, limits=confinement.limits,
+            overlay=confinement.overlay,
+        )  # fmt: skip
