@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from orchgit import brief, checks, githooks, wire
-from orchgit.agent_run import Agents, Emit, Place, confined, confinement, scope_request
+from orchgit import brief, cellrun, checks, githooks, wire
+from orchgit.agent_run import Agents, Emit, Place, confined, scope_request
 from orchgit.agents.toolbox import TEMP_PREFIX
 from orchgit.core import events as e
 from orchgit.core.audit import merge_trailers
@@ -30,17 +30,14 @@ from orchgit.core.handlers import MAX_ASKS
 from orchgit.core.plan import Plan, imprecise, order, problems, upstream
 from orchgit.core.plan import printable as shown
 from orchgit.core.review import same
-from orchgit.core.scope import Scope, hook_rules
+from orchgit.core.scope import hook_rules
 from orchgit.core.state import Run, branch
 from orchgit.git import cells, gate, merges, totals, trees
 from orchgit.git.door import Door, GitError
 from orchgit.git.harvest import is_whiteout
 from orchgit.git.user import UserRepo
-from orchgit.sandbox import base_env
-from orchgit.sandbox.canary import Probe, misses, prove
 from orchgit.watch import Sighting, Watch, Watchdog
 
-HARVEST_S = 600
 OUTLINE_FILES = 400
 MAX_LISTED_BYTES = 40_000  # of the violations in one event, as JSON
 
@@ -168,7 +165,8 @@ def _cell(world: World, run: Run, event: e.Event, body: e.CellRequested) -> e.Bo
         cell = cells.make(door, cell.root, start, branch=ref, who=work.spec.worker, base=world.base(run))
         missing = cells.copy_in(cell, world.repo.root, world.agents.config.cells.copied)
         githooks.install_cell(str(cell.git), hook_rules(work.spec.scope), base=start, branch=ref)
-        probes = _prove(world, cell, _writable(cell, work.spec.scope))
+        places = cellrun.writable(cell, work.spec.scope)
+        probes = cellrun.tried(world.agents.sandbox, cell, places, world.forbidden())
     except merges.Stale as error:
         paths = ", ".join(map(shown, error.paths))
         return e.CellFailed(name, body.attempt, f"the dependencies' work cannot be joined, at: {paths}")
@@ -176,7 +174,7 @@ def _cell(world: World, run: Run, event: e.Event, body: e.CellRequested) -> e.Bo
         return e.CellFailed(name, body.attempt, str(error)[:1000])
     except OrchgitError as error:
         return e.CellFailed(name, body.attempt, f"{error.what} {error.why}"[:1000])
-    through = _through(world, probes)
+    through = cellrun.through(probes, world.agents.level)
     if through:
         return e.CellFailed(name, body.attempt, through)
     canary = [f"{p.name}: {'prevented' if p.prevented else 'not prevented'}" for p in probes]
@@ -219,22 +217,6 @@ def _contains(door: Door, tip: str, commit: str) -> bool:
     return True
 
 
-def _harvest(world: World, cell: cells.Cell, start: str, when: str) -> gate.Snapshot:
-    """What the worker left, taken in. Raises gate.BadPack."""
-    try:
-        cells.reopen(cell)
-        launch = confined(world.agents.sandbox, cell, (str(cell.top),), mounted=False)
-        ended = launch(cells.harvest_argv(cell, start)).finish(
-            deadline_s=HARVEST_S, output_cap=gate.MAX_PACK + 4096
-        )  # fmt: skip
-    except OSError as error:
-        raise gate.BadPack(f"its cell cannot be read: {error}") from error
-    if ended.returncode or ended.timed_out or ended.truncated:
-        said = ended.stderr.decode("utf-8", "backslashreplace").strip()[-500:]
-        raise gate.BadPack(f"the work could not be packed: {said or 'too large, or too slow'}")
-    return gate.admit(world.door, ended.stdout, start, when)
-
-
 def _salvage_ref(run: Run, name: str, attempt: int) -> str:
     return f"refs/orchgit/salvage/{run.id}/{name}/{attempt}"
 
@@ -246,7 +228,7 @@ def _salvage(world: World, run: Run, event: e.Event, body: e.SalvageRequested) -
     if not cell.work.exists():
         return e.SalvageKept(name, attempt, "", "its cell is gone")
     try:
-        left = _harvest(world, cell, start, merges.git_date(event.time))
+        left = cellrun.harvest(world.door, world.agents.sandbox, cell, start, merges.git_date(event.time))
     except gate.BadPack as error:
         return e.SalvageKept(name, attempt, "", f"{str(error)[:500]}; {_copy_out(world, cell, name, attempt)}")
     if left.tree == world.door.tree_of(start):
@@ -289,7 +271,7 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
     scope = work.spec.scope
     stop = world.stops.setdefault(event.seq, threading.Event())
 
-    writable = _writable(cell, scope)
+    writable = cellrun.writable(cell, scope)
     place = Place(cell.work, lambda: confined(world.agents.sandbox, cell, writable))
     guard = world.guards[name, attempt] = Guard(world.agents.config.watch.policy, place, stop)
 
@@ -361,28 +343,10 @@ def _reconfine(world: World, cell: cells.Cell, run: Run, name: str) -> str:
         start = run.works[name].attempts[-1].start
         githooks.install_cell(str(cell.git), hook_rules(scope), base=start, branch=branch(run.id, name))
     try:
-        probes = _prove(world, cell, _writable(cell, scope))
+        probes = cellrun.tried(world.agents.sandbox, cell, cellrun.writable(cell, scope), world.forbidden())
     except OrchgitError as error:
         return f"{error.what} {error.why}"[:1000]
-    return _through(world, probes)
-
-
-def _writable(cell: cells.Cell, scope: Scope) -> tuple[str, ...]:
-    return (*cells.make_roots(cell, tuple(r.path for r in scope.roots())), str(cell.git), str(cell.home))
-
-
-def _prove(world: World, cell: cells.Cell, writable: tuple[str, ...]) -> list[Probe]:
-    """The canary, in the very sandbox that the agent is about to get."""
-    return prove(
-        world.agents.sandbox, confinement(cell, writable), env=base_env(str(cell.home), str(cell.tmp)),
-        forbidden=world.forbidden(), engine_pid=os.getpid(),
-    )  # fmt: skip
-
-
-def _through(world: World, probes: Sequence[Probe]) -> str:
-    """What got through although the level promises to prevent it, in words; "" when it holds."""
-    tried = "; ".join(f"{p.name}: {p.detail}" for p in misses(probes, world.agents.level))
-    return f"the sandbox does not hold: {tried}"[:1000] if tried else ""
+    return cellrun.through(probes, world.agents.level)
 
 
 def _own_temporary(path: bytes) -> bool:
@@ -424,21 +388,16 @@ def _gate(world: World, run: Run, event: e.Event, body: e.GateRequested, emit: E
         return e.GateFailed(name, attempt, _listed(found), len(found), salvage)
 
     try:
-        left = _harvest(world, world.cell(name, attempt), start, merges.git_date(event.time))
+        left = cellrun.harvest(
+            door, world.agents.sandbox, world.cell(name, attempt), start, merges.git_date(event.time)
+        )
     except gate.BadPack as error:
         kept = _copy_out(world, world.cell(name, attempt), name, attempt)
         return failed([e.Violation("", f"{str(error)[:500]}; {kept}")], "")
     salvage = (_salvage_ref(run, name, attempt), left.commit, None)
     base_tree = door.tree_of(start)
-    changes = gate.raw_diff(door, base_tree, left.tree)
-    found = gate.judge(door, spec.scope, changes, base_tree)
-    tree = ""
-    if not found:
-        try:
-            tree = gate.construct(door, base_tree, changes, spec.scope)
-            found = gate.missing_outputs(door, tree, spec.outputs)
-        except trees.Unmergeable as error:
-            found = [e.Violation(shown(error.path), "a file and a directory cannot have one name")]
+    judged = cellrun.judged(door, spec.scope, base_tree, left.tree, spec.outputs)
+    changes, found, tree = judged.changes, judged.violations, judged.tree
     if found:
         door.swap([salvage], f"orchgit: attempt {attempt}, as the worker left it")
         door.barrier()

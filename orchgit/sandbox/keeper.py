@@ -52,6 +52,7 @@ FILTERED = {
     "aarch64": (0xC00000B7, 261, 198, 194, 186, 190),
 }
 IO_URING_SETUP = 425  # everywhere
+TIOCSCTTY = 0x540E
 SECCOMP_MODE_FILTER, X32_BIT, EPERM = 2, 0x40000000, 1
 AF_UNIX, AF_NETLINK = 1, 16
 ALLOW, DENY, KILL = 0x7FFF0000, 0x00050000 | EPERM, 0x80000000  # what a filter returns
@@ -309,7 +310,16 @@ def seccomp(program: bytes) -> None:
     call("seccomp filter", libc.prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, fprog, 0, 0)
 
 
+def own_terminal() -> None:
+    """A terminal that the program was given is its session's: keys can become signals, and `/dev/tty` opens."""
+    for fd in (0, 1, 2):
+        if os.isatty(fd):
+            libc.ioctl(fd, TIOCSCTTY, 0)  # refused where it is another session's: then it is just not so
+            return
+
+
 def run(argv: list[str]) -> NoReturn:
+    own_terminal()
     try:
         os.execvp(argv[0], argv)
     except FileNotFoundError:
