@@ -290,9 +290,11 @@ class _Exec:
 
         name = self.ref.removeprefix("refs/heads/")
         try:
-            self.door.run("check-ref-format", self.ref)
+            fine = self.door.run("check-ref-format", "--branch", name).decode() == f"{name}\n"
         except GitError:
-            raise OrchgitError(Kind.USAGE, f"{name!r} is no name for a branch", "", "--keep BRANCH") from None
+            fine = False
+        if not fine:
+            raise OrchgitError(Kind.USAGE, f"{name!r} is no name for a branch", "", "--keep BRANCH")
         if name.partition("/")[0] == "orchgit":
             raise OrchgitError(Kind.USAGE, "branches below orchgit/ are the engine's", "", "--keep another name")
         listed = self.door.run("worktree", "list", "--porcelain", "-z", refs=True).decode("utf-8", "replace")
