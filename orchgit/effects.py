@@ -295,6 +295,7 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
         parse={"request_scope": wire.parse_scope_request},
         session=world.agents.store.blob(body.session) if body.session else b"", answer=work.answer,
     )  # fmt: skip
+    watch.settle()
     if watch.incomplete:
         emit(e.Draft(e.WatchIncomplete(name, attempt, "; ".join(watch.reasons)[:500]), ENGINE, event.seq))
     if guard.stopped and outcome.status == "stopped":

@@ -2,8 +2,8 @@
 
 It is feedback for a worker and a line for the log. It is never evidence that nothing happened: events are
 lost when the kernel's queue overflows (88 % of a burst of 100,000 creates), a write by mmap shows only when
-the file is closed, a write through a link from elsewhere never, and what happened in the last half second
-before stop() may not have come yet. `incomplete` says when losses are known; the audit of the tree decides.
+the file is closed, a write through a link from elsewhere never, and what happened just before stop(), without
+settle(), may not have come yet. `incomplete` says when losses are known; the audit of the tree decides.
 
 How to read it: a Watchdog owns the one Observer and its threads; a Watch is one working tree, turns the
 library's events into Sightings, and tells each path once. Callbacks run on the library's thread, one after
@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import secrets
 import stat
 import tempfile
 import threading
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 SightingKind = Literal["created", "modified", "deleted", "moved", "attributes"]
 
+SETTLE_S = 2.0
 MAX_SIGHTINGS = 200  # of one watch: a worker that floods its cell must not flood the log
 
 # Without a filter watchdog also hears opens and reads, its own walks of the tree included, and drowns in
@@ -74,12 +76,13 @@ class Watchdog:
         # When it registers a directory twice, which a quick mkdir makes it do, watchdog warns with the repr
         # of every watch there is: hundreds of kilobytes on stderr.
         warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
-        self._observer: BaseObserver = Observer()
+        self._observer: BaseObserver | None = None
         self._watches: list[Watch] = []
         self._overflow = _Overflow(self._lose)
         logging.getLogger("watchdog").addHandler(self._overflow)
         self._broken = ""
         try:
+            self._observer = Observer()
             self._observer.start()
         except (OSError, RuntimeError) as error:  # no thread, no descriptor
             self._broken = _limit(error) or f"the watchdog did not start: {error}"
@@ -111,7 +114,7 @@ class Watchdog:
         for watch in list(self._watches):
             watch.stop()
         logging.getLogger("watchdog").removeHandler(self._overflow)
-        if self._observer.is_alive():
+        if self._observer is not None and self._observer.is_alive():
             self._observer.stop()
             if threading.current_thread() is not self._observer:
                 self._observer.join(timeout=5)
@@ -121,7 +124,7 @@ class Watchdog:
     def _add(self, handler: object, path: str, *, recursive: bool) -> ObservedWatch:
         from watchdog import events
 
-        if self._broken:
+        if self._broken or self._observer is None:
             raise OSError(self._broken)
         names = _TREE if recursive else _ARRIVALS
         wanted = [getattr(events, name) for name in names if hasattr(events, name)]
@@ -130,7 +133,7 @@ class Watchdog:
         return self._observer.schedule(handler, path, recursive=recursive, event_filter=wanted)
 
     def _remove(self, observed: ObservedWatch) -> None:
-        if self._observer.is_alive():
+        if self._observer is not None and self._observer.is_alive():
             self._observer.unschedule(observed)
 
     def _room(self) -> bool:
@@ -148,7 +151,7 @@ class Watchdog:
             watch._lose(why)
 
     def _alive(self) -> bool:
-        return self._observer.is_alive()
+        return self._observer is not None and self._observer.is_alive()
 
 
 class Watch:
@@ -186,6 +189,8 @@ class Watch:
         self._left_dirs: set[bytes] = set()
         self._since_ns = 0
         self._full = False  # has told all that it may tell
+        self._fence: bytes | None = None
+        self._fenced = threading.Event()
         self._stopped = False
 
     @property
@@ -216,6 +221,22 @@ class Watch:
             return
         self._check_room()
 
+    def settle(self, timeout_s: float = SETTLE_S) -> None:
+        """Wait until all that happened so far has been told, or it is incomplete. Not from a callback, and only when
+        nobody else writes to the root any more: a file of our own comes there, and goes."""
+        if self._full or self.incomplete or self._observed is None:
+            return
+        self._fence = f".orchgit-fence-{secrets.token_hex(8)}".encode()
+        path = self._prefix + self._fence
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            os.unlink(path)
+        except OSError as error:
+            self._lose(f"its last moments may be missing: {error}")
+            return
+        if not self._fenced.wait(timeout_s) and not self._full:
+            self._lose("its last moments may be missing: the watchdog is behind")
+
     def stop(self) -> None:
         """Tell nothing more. A second time does nothing."""
         owner, observed = self._owner, self._observed
@@ -245,6 +266,9 @@ class Watch:
 
     def _see(self, event: FileSystemEvent) -> None:
         source = self._relative(event.src_path)
+        if source is not None and source == self._fence:
+            self._fenced.set()
+            return
         target = self._relative(event.dest_path)
         if event.event_type == "moved":
             # Of a directory that moved, watchdog tells each file too.

@@ -168,6 +168,7 @@ class _Exec:
         try:
             env = base_env(str(cell.home), str(cell.tmp), extra=variables)
             code = attached.run(argv, cwd=str(cell.work), env=env)
+            watch.settle()
         finally:
             watch.stop()
             lost = watch.reasons if watch.incomplete else ()
