@@ -319,6 +319,9 @@ class Watch:
         if len(self._told) >= MAX_SIGHTINGS:
             self._full = True
             self._lose(f"more than {MAX_SIGHTINGS} paths outside the scope were touched")
+            observed, self._observed = self._observed, None
+            if observed is not None and self._owner is not None:
+                self._owner._remove(observed)  # what comes now costs nothing
             return
         self._told.add(path)
         self._on_violation(Sighting(path, kind))

@@ -416,7 +416,7 @@ def test_on_an_upper_directory_what_was_below_is_modified(dog: Watchdog, root: P
     watch.settle()
     found = {s.path: s.kind for s in seen.until(lambda all: len(all) >= 4)}
     assert found == {
-        b"README.md": "modified", b"docs/new.md": "created", b"docs/out.md": "deleted", 
+        b"README.md": "modified", b"docs/new.md": "created", b"docs/out.md": "deleted",
         b"docs/deep/er/x.md": "modified",
     }  # fmt: skip
     assert not watch.incomplete, watch.reasons
