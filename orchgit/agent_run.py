@@ -7,6 +7,7 @@ refused) and hands back the result as the agent's own, validated words.
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import threading
 import time
@@ -23,9 +24,11 @@ from orchgit.core.decide import ENGINE
 from orchgit.core.errors import OrchgitError
 from orchgit.eventlog import Store
 from orchgit.git import cells
+from orchgit.git.door import Door, object_stores
 from orchgit.process import Child, Launch
 from orchgit.roster import Roster, prompt
-from orchgit.sandbox import Confinement, Level, Network, Overlay, Sandbox, base_env, launcher
+from orchgit.sandbox import Confinement, Furnished, Level, Network, Overlay, Sandbox, base_env, launcher
+from orchgit.sandbox.secrets import secrets
 
 Emit = Callable[[e.Draft], None]
 MAX_MESSAGE = 1000
@@ -114,6 +117,23 @@ def scope_request(cell: cells.Cell) -> Path:
     return cell.tmp / "scope-request.json"
 
 
+def furnish(way: Sandbox, level: Level, config: Config, door: Door, place: Path) -> Furnished:
+    """This way, with what holds for all programs of a run whose cells are in `place`.
+
+    Of the user's repository they may read the objects, and nothing else: its configuration can hold a password, and
+    the log lies beside it.
+    """
+    limits = config.sandbox
+    most = (
+        ("memory", limits.memory_mb << 20), ("processes", limits.processes), ("fsize", limits.file_mb << 20)
+    )  # fmt: skip
+    return Furnished(
+        way, level, hidden=(*secrets(os.path.expanduser("~")), os.path.realpath(door.common)),
+        readable=(os.path.realpath(place), *map(str, object_stores(door.objects))),
+        limits=tuple((name, value) for name, value in most if value),
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Agents:
     """What every agent run needs."""
@@ -124,6 +144,13 @@ class Agents:
     sandbox: Sandbox
     level: Level
     progress: Callable[[str, str], None]  # (who, one line)
+
+    def network(self, role: agents.Role) -> Network:
+        """What its programs may reach, as configured."""
+        return dict[agents.Role, Network](
+            orchestrator=self.config.network.orchestrator, worker=self.config.network.worker,
+            reviewer=self.config.network.reviewer,
+        )[role]  # fmt: skip
 
     def run(
         self,
@@ -157,7 +184,7 @@ class Agents:
             e.Draft(
                 e.AgentStarted(
                     name, role, purpose, backend.name, model, self.store.put(f"{system}\n\n{text}".encode()),
-                    self.level.name, "none" if self.level.network else "open",
+                    self.level.name, self.level.reach(self.network(role)),
                 ),
                 ENGINE, cause,
             )

@@ -28,12 +28,13 @@ def writable(cell: cells.Cell, scope: Scope) -> tuple[str, ...]:
 
 
 def tried(
-    sandbox: Sandbox, cell: cells.Cell, places: Sequence[str], forbidden: Sequence[str], network: Network = "none"
-) -> list[Probe]:
-    """The canary, in the very sandbox that the worker is about to get."""
+    sandbox: Sandbox, cell: cells.Cell, places: Sequence[str], forbidden: Sequence[str], *, network: Network,
+    secret: str | None = None,
+) -> list[Probe]:  # fmt: skip
+    """The canary, in the very sandbox that the worker is about to get. `secret`: a file that it may not read."""
     return prove(
         sandbox, confinement(cell, places, network=network), env=base_env(str(cell.home), str(cell.tmp)),
-        forbidden=forbidden, engine_pid=os.getpid(),
+        forbidden=forbidden, engine_pid=os.getpid(), secret_path=secret,
     )  # fmt: skip
 
 

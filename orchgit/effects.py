@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from orchgit import brief, cellrun, checks, githooks, wire
 from orchgit.agent_run import Agents, Emit, Place, confined, scope_request
+from orchgit.agents import Role
 from orchgit.agents.toolbox import TEMP_PREFIX
 from orchgit.core import events as e
 from orchgit.core.audit import merge_trailers
@@ -30,12 +31,13 @@ from orchgit.core.handlers import MAX_ASKS
 from orchgit.core.plan import Plan, imprecise, order, problems, upstream
 from orchgit.core.plan import printable as shown
 from orchgit.core.review import same
-from orchgit.core.scope import hook_rules
+from orchgit.core.scope import Scope, hook_rules
 from orchgit.core.state import Run, branch
 from orchgit.git import cells, gate, merges, totals, trees
 from orchgit.git.door import Door, GitError
 from orchgit.git.harvest import is_whiteout
 from orchgit.git.user import UserRepo
+from orchgit.sandbox.canary import Probe
 from orchgit.watch import Sighting, Watch, Watchdog
 
 OUTLINE_FILES = 400
@@ -165,8 +167,7 @@ def _cell(world: World, run: Run, event: e.Event, body: e.CellRequested) -> e.Bo
         cell = cells.make(door, cell.root, start, branch=ref, who=work.spec.worker, base=world.base(run))
         missing = cells.copy_in(cell, world.repo.root, world.agents.config.cells.copied)
         githooks.install_cell(str(cell.git), hook_rules(work.spec.scope), base=start, branch=ref)
-        places = cellrun.writable(cell, work.spec.scope)
-        probes = cellrun.tried(world.agents.sandbox, cell, places, world.forbidden())
+        probes = _tried(world, cell, work.spec.scope)
     except merges.Stale as error:
         paths = ", ".join(map(shown, error.paths))
         return e.CellFailed(name, body.attempt, f"the dependencies' work cannot be joined, at: {paths}")
@@ -272,7 +273,8 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
     stop = world.stops.setdefault(event.seq, threading.Event())
 
     writable = cellrun.writable(cell, scope)
-    place = Place(cell.work, lambda: confined(world.agents.sandbox, cell, writable))
+    network = world.agents.network("worker")
+    place = Place(cell.work, lambda: confined(world.agents.sandbox, cell, writable, network=network))
     guard = world.guards[name, attempt] = Guard(world.agents.config.watch.policy, place, stop)
 
     def sighted(seen: Sighting) -> None:
@@ -344,10 +346,17 @@ def _reconfine(world: World, cell: cells.Cell, run: Run, name: str) -> str:
         start = run.works[name].attempts[-1].start
         githooks.install_cell(str(cell.git), hook_rules(scope), base=start, branch=branch(run.id, name))
     try:
-        probes = cellrun.tried(world.agents.sandbox, cell, cellrun.writable(cell, scope), world.forbidden())
+        probes = _tried(world, cell, scope)
     except OrchgitError as error:
         return f"{error.what} {error.why}"[:1000]
     return cellrun.through(probes, world.agents.level)
+
+
+def _tried(world: World, cell: cells.Cell, scope: Scope) -> list[Probe]:
+    return cellrun.tried(
+        world.agents.sandbox, cell, cellrun.writable(cell, scope), world.forbidden(),
+        network=world.agents.network("worker"), secret=str(world.agents.store.path / "events.jsonl"),
+    )  # fmt: skip
 
 
 def _own_temporary(path: bytes) -> bool:
@@ -544,25 +553,26 @@ def observe(door: Door, ref: str, tip: str = "") -> e.ShipObserved:
 # -- orchestrator and reviewers --------------------------------------------------------------------------
 
 
-def _view(world: World, run: Run, event: e.Event, commit: str) -> Place:
+def _view(world: World, run: Run, event: e.Event, commit: str, role: Role) -> Place:
     """A read-only place on a commit, made only if a tool is called. The caller removes it."""
     root = world.state / f"view-{event.seq}"
 
     def make() -> Any:
         cell = cells.make(world.door, root, commit, who="reader", base=world.base(run))
-        return confined(world.agents.sandbox, cell, ())
+        return confined(world.agents.sandbox, cell, (), network=world.agents.network(role))
 
     return Place(root / "work", make)
 
 
 def _think(
-    world: World, run: Run, event: e.Event, commit: str, emit: Emit, *, text: str, **job: Any
+    world: World, run: Run, event: e.Event, commit: str, emit: Emit, *, text: str, role: Role, **job: Any
 ) -> tuple[Any, object | None]:
-    place = _view(world, run, event, commit)
+    place = _view(world, run, event, commit, role)
     stop = world.stops.setdefault(event.seq, threading.Event())
     try:
         return world.agents.run(
-            key=brief.key(run, event.body), brief=text, place=place, stop=stop, cause=event.seq, emit=emit, **job
+            role=role, key=brief.key(run, event.body), brief=text, place=place, stop=stop, cause=event.seq, emit=emit,
+            **job,
         )  # fmt: skip
     finally:
         if place.used:

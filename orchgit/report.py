@@ -257,8 +257,15 @@ def plan_rows(plan: Plan) -> list[tuple[str, str, str, str]]:
     rows = []
     for a in order(plan):
         who = f"{safe(a.id)}, by {safe(a.worker)}\n{short(a.title, 60)}"
-        writes = safe("\n".join([*a.allow, *(f"not {d}" for d in a.deny)]), lines=True)
-        rows.append((who, writes, "\n".join(a.depends_on) or "—", safe("\n".join(a.checks), lines=True) or "none"))
+        writes = "\n".join([*a.allow, *(f"not {d}" for d in a.deny), *["(symbolic links too)"] * a.symlinks])
+        rows.append(
+            (
+                who,
+                safe(writes, lines=True),
+                "\n".join(a.depends_on) or "—",
+                safe("\n".join(a.checks), lines=True) or "none",
+            )
+        )
     return rows
 
 

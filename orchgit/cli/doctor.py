@@ -6,13 +6,23 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from orchgit.cli.common import Json
 from orchgit.core.errors import Kind
 
 
-def command(as_json: Json = False) -> int:
+def command(
+    as_json: Json = False,
+    attack: Annotated[bool, typer.Option("--attack", help="Try every known way out, at every level.")] = False,
+) -> int:
     """What this machine can enforce, tried out."""
+    if attack:
+        from orchgit.cli.attacks import show
+
+        return show(as_json)
     from orchgit.git.user import git_version
     from orchgit.sandbox import SANDBOXES, Confinement, base_env, sandbox
     from orchgit.sandbox.canary import misses, prove

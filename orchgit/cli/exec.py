@@ -37,6 +37,7 @@ def command(
     allow: Annotated[list[str], typer.Option(help="A pattern of paths that may change: 'src/api/**'. Repeat.")] = [],  # noqa: B006
     deny: Annotated[list[str], typer.Option(help="Paths that may not, although allowed. Repeat.")] = [],  # noqa: B006
     base: Annotated[str, typer.Option(help="The commit to stand on.")] = "HEAD",
+    symlinks: Annotated[bool, typer.Option("--symlinks", help="Links may land, from the scope to the scope.")] = False,
     keep: Annotated[str, typer.Option(metavar="BRANCH", help="Land the changes there, as one commit.")] = "",
     network: Annotated[str, typer.Option(help="none, loopback (servers of its own), or open.")] = "none",
     level: Annotated[str, typer.Option(help="This way of confining and no other; orchgit doctor lists them.")] = "",
@@ -60,7 +61,7 @@ def command(
             Kind.USAGE, "a command and a scope are wanted", "", "orchgit exec --allow 'src/api/**' -- CMD…"
         )
     try:
-        scope = Scope(tuple(allow), tuple(deny))
+        scope = Scope(tuple(allow), tuple(deny), symlinks)
     except PatternError as error:
         raise OrchgitError(Kind.USAGE, "that is no pattern of a scope", str(error)) from error
     repo = discover(Path.cwd())
@@ -83,6 +84,7 @@ def _variables(wanted: Sequence[str]) -> dict[str, str]:
 class _Exec:
     """One call, from the cell to the report."""
 
+    way: Sandbox  # as it is; `sandbox` is the same with what is hidden from the command
     sandbox: Sandbox
     level: Level
     network: Network
@@ -104,22 +106,11 @@ class _Exec:
 
     def choose(self, level: str, network: str, allow_unsandboxed: bool) -> None:
         """Raises OrchgitError for what this machine does not hold: nothing weaker is taken instead."""
-        from orchgit.sandbox import SANDBOXES, best, sandbox
+        from orchgit.sandbox import SANDBOXES, best
 
         if level and level not in SANDBOXES:
             raise OrchgitError(Kind.USAGE, f"there is no level {level!r}", f"there are: {', '.join(SANDBOXES)}")
-        if level:
-            self.sandbox, found = sandbox(level), sandbox(level).probe()
-            if isinstance(found, str):
-                raise OrchgitError(Kind.UNAVAILABLE, f"{level} is not available here", found, "orchgit doctor")
-            if not found.prevented and not allow_unsandboxed:
-                raise OrchgitError(
-                    Kind.UNAVAILABLE, f"{level} does not stop it from writing anywhere", found.detail,
-                    "with --allow-unsandboxed it runs all the same",
-                )  # fmt: skip
-            self.level = found
-        else:
-            self.sandbox, self.level = best(allow_unsandboxed)
+        self.way, self.level = best(allow_unsandboxed, level)
         if network not in ("none", "loopback", "open"):
             raise OrchgitError(Kind.USAGE, f"--network {network!r} is not known", "none, loopback or open")
         if network not in self.level.networks:
@@ -159,7 +150,7 @@ class _Exec:
         githooks.install_cell(str(cell.git), hook_rules(self.scope), base=self.base, branch=self._branch)
         places = cellrun.writable(cell, self.scope)
         forbidden = [str(self.repo.root), str(self.repo.common), str(cell.root)]
-        probes = cellrun.tried(self.sandbox, cell, places, forbidden, self.network)
+        probes = cellrun.tried(self.sandbox, cell, places, forbidden, network=self.network)
         if through := cellrun.through(probes, self.level):
             raise OrchgitError(Kind.UNAVAILABLE, through, "", "orchgit doctor")
         argv = self.sandbox.argv(confinement(cell, places, network=self.network), self.words)
@@ -185,6 +176,7 @@ class _Exec:
         import fcntl
         import secrets
 
+        from orchgit.agent_run import furnish
         from orchgit.config import load, state_home
         from orchgit.git import cells
         from orchgit.git.door import GitError
@@ -207,6 +199,7 @@ class _Exec:
         lock = os.open(root, os.O_RDONLY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            self.sandbox = furnish(self.way, self.level, config, self.door, root)
             try:
                 cell = cells.make(self.door, root / "cell", self.base, branch=self._branch)
             except GitError as error:

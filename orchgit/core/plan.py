@@ -55,10 +55,11 @@ class Assignment:
     outputs: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
+    symlinks: bool = False
 
     @property
     def scope(self) -> Scope:
-        return Scope(self.allow, self.deny)
+        return Scope(self.allow, self.deny, self.symlinks)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from orchgit.git.door import Door, Missing, Objects
 
-TREE = "40000"
+TREE, LINK, GITLINK = "40000", "120000", "160000"
 Entry = tuple[str, str]  # (mode, object id)
 
 

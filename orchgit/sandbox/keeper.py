@@ -8,21 +8,27 @@ whatever way, it sends them TERM, and KILL after `grace_ms`, or at once when tol
 itself, with the program's exit status; if a signal killed the program, it kills itself by the same signal.
 SIGUSR1 stops every descendant, those born meanwhile too, until SIGUSR2; an ending goes before both.
 127: no such program. 126: it is there and cannot be run. 125, with "orchgit-sandbox: ..." on stderr: the
-sandbox could not be set up, and the program was never run.
+sandbox could not be set up, and the program was never run. 128, with a line on stderr: a limit was passed that the
+keeper counts, and everything was ended.
 
 It must never run the program with less confinement than the spec says, import anything outside the standard
 library, or keep a descriptor above 2. The spec is made by `orchgit.sandbox.keeper_argv`; policy is not here.
 It is words and not JSON, and `signal` and `typing` stay out, because it starts three times for every worker:
 `json`, `re` and `enum` alone took longer than the interpreter itself.
 
-    engine=PID grace_ms=N network=HOW landlock=none            no confinement, and it must be said
-    engine=PID grace_ms=N network=HOW landlock=FILES,NETWORK,SCOPES,SIZE dir=RIGHTS:PATH... device=RIGHTS:PATH...
-    and with either: limit=NAME:MOST...  at=PATH lower=PATH... upper=PATH work=PATH
-
-FILES, NETWORK and SCOPES are the bits that are handled, SIZE how many bytes of these this kernel knows. With
-Landlock comes a seccomp filter, on the machines in FILTERED. HOW is `open`; `none`, which that filter enforces; or
-`loopback`, a network namespace of the program's own. The last words are an overlay that is mounted at `at`, in a user
-and a mount namespace of the program's own: everything else, directories inside it included, is opened after that.
+    engine=PID grace_ms=N          whom it dies with, and how long TERM is given; or
+    engine=none                    inside a bwrap that an outer keeper supervises: set the rest up, and exec
+    network=HOW                    open; none, by the seccomp filter; loopback, a network namespace of its own
+    rights=kept|dropped            dropped: capabilities, and by a seccomp filter (on the machines in FILTERED) what
+                                   reaches other processes
+    landlock=none|FILES,NETWORK,SCOPES,SIZE dir=RIGHTS:PATH... device=RIGHTS:PATH...
+                                   the bits that are handled, and how many bytes of them this kernel knows
+    real=PATH...                   directories that must be there without a symbolic link on the way
+    limit=NAME:MOST...             a resource limit; memory (bytes) and processes are counted by the keeper
+    at=PATH lower=PATH... upper=PATH work=PATH
+                                   an overlay, mounted in a user and a mount namespace of the program's own before
+                                   anything else is opened
+    deaf=yes                       the program is a bwrap: TERM is for the one in it, which this one must outlive
 """
 
 from __future__ import annotations
@@ -57,8 +63,12 @@ SECCOMP_MODE_FILTER, X32_BIT, EPERM = 2, 0x40000000, 1
 AF_UNIX, AF_NETLINK = 1, 16
 ALLOW, DENY, KILL = 0x7FFF0000, 0x00050000 | EPERM, 0x80000000  # what a filter returns
 
+LIMIT_PASSED = 128  # an exit status
+LOOK_S = 0.25  # between two countings; a fork bomb makes a few thousand meanwhile
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x20000, 0x10000000, 0x40000000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+
+COUNTED = ("memory", "processes")
 
 ENDINGS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 PAUSE, RESUME = signal.SIGUSR1, signal.SIGUSR2
@@ -89,7 +99,12 @@ def main(args: list[str]) -> NoReturn:
         if not argv:
             raise SetupError("usage: keeper.py SPEC... -- PROGRAM [ARGUMENT...]")
         spec = read_spec(args[:end])
+        if spec["engine"] == "none":
+            restrict(spec)
+            own_terminal()
+            run(argv)
         engine, grace_s = int(spec["engine"]), int(spec["grace_ms"]) / 1000
+        most = {name: int(limit) for name, limit in spec["limit"] if name in COUNTED}
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would lose every exit status
         # Blocked and waited for, never handled: no moment in which one of them is lost.
         signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
@@ -103,37 +118,44 @@ def main(args: list[str]) -> NoReturn:
         keeper, program = os.getpid(), os.fork()
         if program == 0:
             lock_down(spec, keeper)
+            if not spec["deaf"]:
+                own_terminal()
             run(argv)
     except (SetupError, ValueError, LookupError, TypeError, AttributeError, OSError, struct.error) as error:
         quit_with(125, f"orchgit-sandbox: {type(error).__name__}: {error}")
-    supervise(program, grace_s, null, children)
+    supervise(program, grace_s, null, children, most)
+
+
+ONCE = ("engine", "grace_ms", "network", "rights", "landlock", "at", "upper", "work", "deaf")
 
 
 def read_spec(words: list[str]) -> dict:  # type: ignore[type-arg]
-    """The words by their keys: a string for what is said once, a list of (head, rest) for rules and limits."""
+    """The words by their keys: a string for what is said once, a list for the others, of (head, rest) for rules."""
     spec: dict[str, object] = {}
-    listed: dict[str, list[tuple[str, str]]] = {"limit": [], "dir": [], "device": []}
-    lowers: list[str] = []
+    ruled: dict[str, list[tuple[str, str]]] = {"limit": [], "dir": [], "device": []}
+    listed: dict[str, list[str]] = {"real": [], "lower": []}
     for word in words:
         key, equals, value = word.partition("=")
-        if key in listed:
-            head, colon, rest = value.partition(":")
-            if not (head and colon and rest):
-                raise SetupError(f"not a spec: {word}")
-            listed[key].append((head, rest))
-        elif key == "lower" and value:
-            lowers.append(value)
-        elif equals and key in ("engine", "grace_ms", "network", "landlock", "at", "upper", "work") and key not in spec:
+        head, colon, rest = value.partition(":")
+        if key in ruled and head and colon and rest:
+            ruled[key].append((head, rest))
+        elif key in listed and value:
+            listed[key].append(value)
+        elif equals and key in ONCE and key not in spec:
             spec[key] = value
         else:
             raise SetupError(f"not a spec: {word}")
-    if (spec["landlock"] == "none") != (not listed["dir"]) or (not listed["dir"]) != (not listed["device"]):
+    if (spec["landlock"] == "none") != (not ruled["dir"]) or (not ruled["dir"]) != (not ruled["device"]):
         raise SetupError("not a spec: rules without landlock, or the reverse")
-    if spec["network"] not in ("open", "none", "loopback") or (spec["network"] == "none" == spec["landlock"]):
-        raise SetupError("not a spec: a network that nothing would enforce")
-    if len({"at", "upper", "work"} & set(spec)) != (3 if lowers else 0):
+    if spec["rights"] not in ("kept", "dropped") or spec["network"] not in ("open", "none", "loopback"):
+        raise SetupError(f"not a spec: rights={spec['rights']} network={spec['network']}")
+    if spec["rights"] == "kept" and (spec["landlock"] != "none" or spec["network"] == "none"):
+        raise SetupError("not a spec: what would be enforced could be undone")
+    if spec["engine"] == "none" and any(name in COUNTED for name, _ in ruled["limit"]):
+        raise SetupError("not a spec: a limit that nobody would count")
+    if len({"at", "upper", "work"} & set(spec)) != (3 if listed["lower"] else 0):
         raise SetupError("not a spec: a part of an overlay is missing")
-    return {**spec, **listed, "lowers": lowers}
+    return {"deaf": "", **spec, **ruled, **listed}
 
 
 def quit_with(code: int, line: str) -> NoReturn:
@@ -152,32 +174,42 @@ def say(line: str) -> None:
 
 
 def lock_down(spec: dict, keeper: int) -> None:  # type: ignore[type-arg]
-    """Everything the program may not undo. The order matters where a line says so."""
+    """Under the keeper: what ties the program to it, and then everything else."""
     os.setsid()  # its own group: a kill(0, ...) of the program's must not reach the keeper
-    if spec["lowers"] or spec["network"] == "loopback":
+    if spec["lower"] or spec["network"] == "loopback":
         enter_namespaces(spec)
     call("parent-death signal", libc.prctl, PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != keeper:
         raise SetupError("the keeper is gone")
     os.umask(0o022)
-    for name, wanted in spec["limit"]:
-        number = getattr(resource, f"RLIMIT_{name.upper()}")
-        hard = resource.getrlimit(number)[1]
-        most = int(wanted) if hard == resource.RLIM_INFINITY else min(int(wanted), hard)
-        resource.setrlimit(number, (most, most))
     try:  # out of memory, the kernel should take the program, never the keeper: nobody would sweep
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("500")
     except OSError:
         pass
+    restrict(spec)
+
+
+def restrict(spec: dict) -> None:  # type: ignore[type-arg]
+    """Everything the program may not undo. The order matters where a line says so."""
+    for path in spec["real"]:
+        os.close(open_real(path))
+    for name, wanted in spec["limit"]:
+        if name in COUNTED:
+            continue
+        number = getattr(resource, f"RLIMIT_{name.upper()}")
+        hard = resource.getrlimit(number)[1]
+        most = int(wanted) if hard == resource.RLIM_INFINITY else min(int(wanted), hard)
+        resource.setrlimit(number, (most, most))
     # Python ignores the last two, and an exec would keep that.
     for number in (*ENDINGS, signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, signal.SIG_IGN if spec["deaf"] and number in ENDINGS else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if spec["landlock"] != "none":
+    if spec["rights"] == "dropped":
         call("no_new_privs", libc.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # Landlock asks for it
-        files, network, scopes, size = map(int, spec["landlock"].split(","))
-        landlock(struct.pack("=QQQ", files, network, scopes)[:size], spec["dir"], spec["device"])
+        if spec["landlock"] != "none":
+            files, network, scopes, size = map(int, spec["landlock"].split(","))
+            landlock(struct.pack("=QQQ", files, network, scopes)[:size], spec["dir"], spec["device"])
         drop_capabilities()
         if program := seccomp_program(cut=spec["network"] == "none"):
             seccomp(program)
@@ -192,7 +224,7 @@ def lock_down(spec: dict, keeper: int) -> None:  # type: ignore[type-arg]
 def enter_namespaces(spec: dict) -> None:  # type: ignore[type-arg]
     """A user namespace in which we are who we were, and in it what only its owner may do: mount, bring `lo` up."""
     user, group, loopback = os.geteuid(), os.getegid(), spec["network"] == "loopback"
-    flags = CLONE_NEWUSER | CLONE_NEWNS * bool(spec["lowers"]) | CLONE_NEWNET * loopback
+    flags = CLONE_NEWUSER | CLONE_NEWNS * bool(spec["lower"]) | CLONE_NEWNET * loopback
     call("user namespace", libc.unshare, flags)
     # In this order: without the first, no user but root may write the last.
     for name, content in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
@@ -206,8 +238,8 @@ def enter_namespaces(spec: dict) -> None:  # type: ignore[type-arg]
         some = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
         fcntl.ioctl(some.fileno(), SIOCSIFFLAGS, request)
         some.close()
-    if spec["lowers"]:
-        mount_overlay(spec["at"], spec["lowers"], spec["upper"], spec["work"])
+    if spec["lower"]:
+        mount_overlay(spec["at"], spec["lower"], spec["upper"], spec["work"])
 
 
 def mount_overlay(at: str, lowers: list[str], upper: str, work: str) -> None:
@@ -314,12 +346,15 @@ def own_terminal() -> None:
     """A terminal that the program was given is its session's: keys can become signals, and `/dev/tty` opens."""
     for fd in (0, 1, 2):
         if os.isatty(fd):
+            try:
+                os.setsid()  # inside bwrap, the session is that of bwrap's own init
+            except OSError:
+                pass  # its leader already
             libc.ioctl(fd, TIOCSCTTY, 0)  # refused where it is another session's: then it is just not so
             return
 
 
 def run(argv: list[str]) -> NoReturn:
-    own_terminal()
     try:
         os.execvp(argv[0], argv)
     except FileNotFoundError:
@@ -332,8 +367,8 @@ def run(argv: list[str]) -> NoReturn:
 # ---- the keeper's side
 
 
-def supervise(program: int, grace_s: float, null: int, children: int) -> NoReturn:
-    """Wait for the program, or for a signal; end everything; leave as the program did."""
+def supervise(program: int, grace_s: float, null: int, children: int, most: dict[str, int]) -> NoReturn:
+    """Wait for the program, or for a signal; end everything; leave as the program did. `most`: limits to count."""
     for fd in (0, 1):  # or the engine would not see that the program closed its ends
         try:
             os.dup2(null, fd)
@@ -341,10 +376,11 @@ def supervise(program: int, grace_s: float, null: int, children: int) -> NoRetur
             os.close(fd)
     status: int | None = None
     kill_at: float | None = None  # monotonic seconds
+    look_at, too_much = time.monotonic() + LOOK_S, ""
     paused = False
     while True:
         left_s = PAUSE_S if paused else 60.0 if kill_at is None else max(0.0, kill_at - time.monotonic())
-        seen = signal.sigtimedwait(WATCHED, left_s)
+        seen = signal.sigtimedwait(WATCHED, min(left_s, LOOK_S) if most else left_s)
         ended, alone = reap()
         status = ended.get(program, status)
         if alone or (status is not None and kill_at is None) or (kill_at and time.monotonic() >= kill_at):
@@ -362,6 +398,10 @@ def supervise(program: int, grace_s: float, null: int, children: int) -> NoRetur
                 kill(pid, signal.SIGCONT)
         if paused:
             halt(children)
+        if most and time.monotonic() >= look_at:
+            look_at = time.monotonic() + LOOK_S
+            if too_much := passed(most, children):
+                break
     while not alone:
         # As sub-reaper we are every orphan's parent: without a child there is no descendant, so "no child"
         # proves it, and what one walk misses because it was just being forked, the next one finds.
@@ -372,7 +412,54 @@ def supervise(program: int, grace_s: float, null: int, children: int) -> NoRetur
         signal.sigtimedwait({signal.SIGCHLD}, 0.01)
         ended, alone = reap()
         status = ended.get(program, status)
+    if too_much:
+        quit_with(LIMIT_PASSED, f"orchgit: {too_much}: everything was ended")
     leave(status)
+
+
+def passed(most: dict[str, int], children: int) -> str:
+    """Which limit is passed, in words; "" if none. RLIMIT_NPROC counts a user's, and RLIMIT_AS breaks node."""
+    pids = descendants(os.getpid()) if children < 0 else kin(os.getpid())
+    if len(pids) > most.get("processes", len(pids)):
+        return f"{len(pids)} processes, and the limit is {most['processes']}"
+    # What is shared is counted once for each who shares it; only when that is too much, exactly.
+    if "memory" not in most or sum(map(resident, pids)) <= most["memory"]:
+        return ""
+    used = sum(map(proportional, pids))
+    return f"{used >> 20} MB of memory, and the limit is {most['memory'] >> 20} MB" if used > most["memory"] else ""
+
+
+def kin(root: int) -> list[int]:
+    """As `descendants`, and misses no fewer, but costs what there is of them and not what runs on the machine."""
+    found, todo = [], [root]
+    while todo:
+        pid = todo.pop()
+        try:
+            for task in os.listdir(f"/proc/{pid}/task"):
+                with open(f"/proc/{pid}/task/{task}/children") as file:
+                    todo += (below := [int(child) for child in file.read().split()])
+                    found += below
+        except (OSError, ValueError):
+            continue  # it has just ended, or we may open nothing
+    return found
+
+
+def resident(pid: int) -> int:
+    """Bytes; 0 when it has just ended."""
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def proportional(pid: int) -> int:
+    """Bytes, of what is shared its part."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            return next(int(line.split()[1]) << 10 for line in file if line.startswith("Pss:"))
+    except (OSError, ValueError, StopIteration):
+        return resident(pid)
 
 
 def reap() -> tuple[dict[int, int], bool]:
