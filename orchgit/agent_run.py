@@ -36,19 +36,53 @@ ASK_VARIABLE = "ORCHGIT_SCOPE_REQUEST"  # names the file by which an agent witho
 
 
 class Place:
-    """Where an agent works: a cell and its confinement, made when the first tool is called and not before."""
+    """Where an agent works: a cell and its confinement, made when the first tool is called and not before.
+
+    Paused, all that was started there stands still, and what is started meanwhile does too.
+    """
 
     def __init__(self, workdir: Path, make: Callable[[], Launch]) -> None:
         self.workdir = workdir
         self._make = make
         self._launch: Launch | None = None
         self._lock = threading.Lock()
+        self._children: list[Child] = []
+        self._still_s = 0.0  # how long it was paused, all in all
+        self._since_s: float | None = None  # monotonic: when the pause began
 
     def __call__(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None) -> Child:
         with self._lock:
             if self._launch is None:
                 self._launch = self._make()
-        return self._launch(argv, env=env, cwd=cwd)
+            child = self._launch(argv, env=env, cwd=cwd)
+            self._children.append(child)
+            if self._since_s is not None:
+                child.pause()
+        return child
+
+    def pause(self) -> bool:
+        """False when it is paused already."""
+        with self._lock:
+            if self._since_s is not None:
+                return False
+            self._since_s = time.monotonic()
+            for child in self._children:
+                child.pause()
+        return True
+
+    def resume(self) -> None:
+        with self._lock:
+            if self._since_s is None:
+                return
+            self._still_s += time.monotonic() - self._since_s
+            self._since_s = None
+            for child in self._children:
+                child.resume()
+
+    def clock(self) -> float:
+        """time.monotonic, but it stands still with the place."""
+        since_s = self._since_s
+        return (time.monotonic() if since_s is None else since_s) - self._still_s
 
     @property
     def used(self) -> bool:
@@ -172,7 +206,7 @@ class Agents:
             job = agents.Job(
                 role=role, purpose=purpose, key=key, agent=name, system=system, brief=text,
                 workdir=str(place.workdir), tools=member.tools, results=_results(purpose, parse or {}),
-                model=model, limits=member.limits, launch=place, stop=stop, record=record,
+                model=model, limits=member.limits, launch=place, stop=stop, record=record, clock=place.clock,
                 progress=lambda line: self.progress(name, line), options=self.config.options(backend.name),
                 session=session, answer=answer,
             )  # fmt: skip

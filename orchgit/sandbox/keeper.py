@@ -6,6 +6,7 @@ It stays as the parent and adopts every orphan (sub-reaper). When the program en
 daemons with a session of their own included; told SIGTERM (or INT, HUP, QUIT), or when the engine dies in
 whatever way, it sends them TERM, and KILL after `grace_ms`, or at once when told again. Only then does it end
 itself, with the program's exit status; if a signal killed the program, it kills itself by the same signal.
+SIGUSR1 stops every descendant, those born meanwhile too, until SIGUSR2; an ending goes before both.
 127: no such program. 126: it is there and cannot be run. 125, with "orchgit-sandbox: ..." on stderr: the
 sandbox could not be set up, and the program was never run. 128, with a line on stderr: a limit was passed that the
 keeper counts, and everything was ended.
@@ -62,6 +63,7 @@ MORE = {
     "aarch64": ((122, 118, 119, 274), (140, 30), (217, 218, 219)),
 }
 IO_URING_SETUP = 425  # everywhere
+TIOCSCTTY = 0x540E
 SECCOMP_MODE_FILTER, X32_BIT, EPERM = 2, 0x40000000, 1
 AF_UNIX, AF_NETLINK = 1, 16
 ALLOW, DENY, KILL = 0x7FFF0000, 0x00050000 | EPERM, 0x80000000  # what a filter returns
@@ -74,7 +76,9 @@ SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 COUNTED = ("memory", "processes")
 
 ENDINGS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
-WATCHED = ENDINGS | {signal.SIGCHLD}
+PAUSE, RESUME = signal.SIGUSR1, signal.SIGUSR2
+WATCHED = ENDINGS | {signal.SIGCHLD, PAUSE, RESUME}
+PAUSE_S = 1.0  # how often a pause looks for who runs all the same: somebody outside may have sent it SIGCONT
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
@@ -102,6 +106,7 @@ def main(args: list[str]) -> NoReturn:
         spec = read_spec(args[:end])
         if spec["engine"] == "none":
             restrict(spec)
+            own_terminal()
             run(argv)
         engine, grace_s = int(spec["engine"]), int(spec["grace_ms"]) / 1000
         most = {name: int(limit) for name, limit in spec["limit"] if name in COUNTED}
@@ -118,6 +123,8 @@ def main(args: list[str]) -> NoReturn:
         keeper, program = os.getpid(), os.fork()
         if program == 0:
             lock_down(spec, keeper)
+            if not spec["deaf"]:
+                own_terminal()
             run(argv)
     except (SetupError, ValueError, LookupError, TypeError, AttributeError, OSError, struct.error) as error:
         quit_with(125, f"orchgit-sandbox: {type(error).__name__}: {error}")
@@ -343,6 +350,18 @@ def seccomp(program: bytes) -> None:
     call("seccomp filter", libc.prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, fprog, 0, 0)
 
 
+def own_terminal() -> None:
+    """A terminal that the program was given is its session's: keys can become signals, and `/dev/tty` opens."""
+    for fd in (0, 1, 2):
+        if os.isatty(fd):
+            try:
+                os.setsid()  # inside bwrap, the session is that of bwrap's own init
+            except OSError:
+                pass  # its leader already
+            libc.ioctl(fd, TIOCSCTTY, 0)  # refused where it is another session's: then it is just not so
+            return
+
+
 def run(argv: list[str]) -> NoReturn:
     try:
         os.execvp(argv[0], argv)
@@ -366,8 +385,9 @@ def supervise(program: int, grace_s: float, null: int, children: int, most: dict
     status: int | None = None
     kill_at: float | None = None  # monotonic seconds
     look_at, too_much = time.monotonic() + LOOK_S, ""
+    paused = False
     while True:
-        left_s = 60.0 if kill_at is None else max(0.0, kill_at - time.monotonic())
+        left_s = PAUSE_S if paused else 60.0 if kill_at is None else max(0.0, kill_at - time.monotonic())
         seen = signal.sigtimedwait(WATCHED, min(left_s, LOOK_S) if most else left_s)
         ended, alone = reap()
         status = ended.get(program, status)
@@ -376,10 +396,16 @@ def supervise(program: int, grace_s: float, null: int, children: int, most: dict
         if seen and seen.si_signo in ENDINGS and kill_at is not None:
             break
         if seen and seen.si_signo in ENDINGS:
-            kill_at = time.monotonic() + grace_s
+            kill_at, paused = time.monotonic() + grace_s, False
             for pid in family(children):
                 kill(pid, signal.SIGTERM)
                 kill(pid, signal.SIGCONT)  # a stopped process would get its TERM never
+        elif seen and seen.si_signo in (PAUSE, RESUME) and kill_at is None:
+            paused = seen.si_signo == PAUSE
+            for pid in () if paused else family(children):
+                kill(pid, signal.SIGCONT)
+        if paused:
+            halt(children)
         if most and time.monotonic() >= look_at:
             look_at = time.monotonic() + LOOK_S
             if too_much := passed(most, children):
@@ -466,6 +492,16 @@ def kill(pid: int, number: int) -> bool:
     except PermissionError:
         return False
     return True
+
+
+def halt(children: int) -> None:
+    """Stop every descendant. Again, as long as one is found that still runs: a fork may be faster than the walk."""
+    stopped: set[int] = set()
+    for _ in range(1000):
+        running = set(family(children)) - stopped
+        if not sum(kill(pid, signal.SIGSTOP) for pid in running):
+            return
+        stopped |= running
 
 
 def open_children() -> int:
