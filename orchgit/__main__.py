@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "shell": "A shell in a copy of a running cell",
     "log": "Print the event log as it is",
     "replay": "Tell the story of a run from its log",
+    "check": "Check that what lies between two commits is in a scope",
     "audit": "Check the log, and git against the log",
     "report": "The report of a run, in Markdown",
     "ship": "Merge the work into the branch it was based on",

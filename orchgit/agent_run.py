@@ -7,6 +7,7 @@ refused) and hands back the result as the agent's own, validated words.
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import threading
 import time
@@ -23,9 +24,11 @@ from orchgit.core.decide import ENGINE
 from orchgit.core.errors import OrchgitError
 from orchgit.eventlog import Store
 from orchgit.git import cells
+from orchgit.git.door import Door, object_stores
 from orchgit.process import Child, Launch
 from orchgit.roster import Roster, prompt
-from orchgit.sandbox import Confinement, Level, Network, Sandbox, base_env, launcher
+from orchgit.sandbox import Confinement, Furnished, Level, Network, Overlay, Sandbox, base_env, launcher
+from orchgit.sandbox.secrets import secrets
 
 Emit = Callable[[e.Draft], None]
 MAX_MESSAGE = 1000
@@ -52,21 +55,49 @@ class Place:
         return self._launch is not None
 
 
-def confined(sandbox: Sandbox, cell: cells.Cell, writable: Sequence[str], *, network: Network = "none") -> Launch:
-    """A launch into this cell: HOME lies in the private temporary directory where nothing else is writable."""
+def confined(
+    sandbox: Sandbox, cell: cells.Cell, writable: Sequence[str], *, network: Network = "none", mounted: bool = True
+) -> Launch:
+    """A launch into this cell: HOME lies in the private temporary directory where nothing else is writable.
+
+    Not `mounted`, an overlay's layers are seen as they are: for who reads them, not for an agent.
+    """
     # Not a name that an agent could have taken before us.
     home = str(cell.home) if str(cell.home) in writable else tempfile.mkdtemp(prefix="home-", dir=cell.tmp)
-    confinement = Confinement(tuple(writable), str(cell.tmp), network=network)
-    return launcher(
-        sandbox,
-        confinement,
-        cwd=str(cell.work),
-        env=base_env(home, str(cell.tmp), extra={ASK_VARIABLE: str(scope_request(cell))}),
-    )
+    cage = confinement(cell, writable, network=network, mounted=mounted)
+    env = base_env(home, str(cell.tmp), extra={ASK_VARIABLE: str(scope_request(cell))})
+    return launcher(sandbox, cage, cwd=str(cell.work), env=env)
+
+
+def confinement(
+    cell: cells.Cell, writable: Sequence[str], *, network: Network = "none", mounted: bool = True
+) -> Confinement:
+    overlay = None
+    if mounted and cell.overlaid:
+        lowers = tuple(map(str, cell.lowers))
+        overlay = Overlay(str(cell.work), lowers, upper=str(cell.top), work=str(cell.root / "ovl"))
+    return Confinement(tuple(writable), str(cell.tmp), network=network, overlay=overlay)
 
 
 def scope_request(cell: cells.Cell) -> Path:
     return cell.tmp / "scope-request.json"
+
+
+def furnish(way: Sandbox, level: Level, config: Config, door: Door, place: Path) -> Furnished:
+    """This way, with what holds for all programs of a run whose cells are in `place`.
+
+    Of the user's repository they may read the objects, and nothing else: its configuration can hold a password, and
+    the log lies beside it.
+    """
+    limits = config.sandbox
+    most = (
+        ("memory", limits.memory_mb << 20), ("processes", limits.processes), ("fsize", limits.file_mb << 20)
+    )  # fmt: skip
+    return Furnished(
+        way, level, hidden=(*secrets(os.path.expanduser("~")), os.path.realpath(door.common)),
+        readable=(os.path.realpath(place), *map(str, object_stores(door.objects))),
+        limits=tuple((name, value) for name, value in most if value),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,6 +110,13 @@ class Agents:
     sandbox: Sandbox
     level: Level
     progress: Callable[[str, str], None]  # (who, one line)
+
+    def network(self, role: agents.Role) -> Network:
+        """What its programs may reach, as configured."""
+        return dict[agents.Role, Network](
+            orchestrator=self.config.network.orchestrator, worker=self.config.network.worker,
+            reviewer=self.config.network.reviewer,
+        )[role]  # fmt: skip
 
     def run(
         self,
@@ -112,7 +150,7 @@ class Agents:
             e.Draft(
                 e.AgentStarted(
                     name, role, purpose, backend.name, model, self.store.put(f"{system}\n\n{text}".encode()),
-                    self.level.name, "none" if self.level.network else "open",
+                    self.level.name, self.level.reach(self.network(role)),
                 ),
                 ENGINE, cause,
             )

@@ -20,22 +20,24 @@ from pathlib import Path
 from typing import Any
 
 from orchgit import brief, checks, githooks, wire
-from orchgit.agent_run import Agents, Emit, Place, confined, scope_request
+from orchgit.agent_run import Agents, Emit, Place, confined, confinement, scope_request
+from orchgit.agents import Role
 from orchgit.agents.toolbox import TEMP_PREFIX
 from orchgit.core import events as e
 from orchgit.core.audit import merge_trailers
 from orchgit.core.decide import ENGINE
 from orchgit.core.errors import OrchgitError
 from orchgit.core.handlers import MAX_ASKS
-from orchgit.core.plan import Plan, order, problems, upstream
+from orchgit.core.plan import Plan, imprecise, order, problems, upstream
 from orchgit.core.plan import printable as shown
 from orchgit.core.review import same
 from orchgit.core.scope import Scope, hook_rules
 from orchgit.core.state import Run, branch
 from orchgit.git import cells, gate, merges, totals, trees
 from orchgit.git.door import Door, GitError
+from orchgit.git.harvest import is_whiteout
 from orchgit.git.user import UserRepo
-from orchgit.sandbox import Confinement, base_env
+from orchgit.sandbox import base_env
 from orchgit.sandbox.canary import Probe, misses, prove
 from orchgit.watch import Sighting, Watch, Watchdog
 
@@ -54,8 +56,17 @@ class World:
     agents: Agents
     state: Path  # where this run's cells are
     watchdog: Watchdog
+    overlay: bool = False  # whether cells are overlays on one checkout of the run's base
     watches: dict[tuple[str, int], Watch] = field(default_factory=dict)
     stops: dict[int, threading.Event] = field(default_factory=dict)
+    _making: threading.Lock = field(default_factory=threading.Lock)
+
+    def base(self, run: Run) -> cells.Base | None:
+        """What this run's cells stand on; None where each is a checkout. Raises GitError."""
+        if not self.overlay or run.started is None:
+            return None
+        with self._making:
+            return cells.make_base(self.door, self.state / "base", run.started.base)
 
     def cell(self, assignment: str, attempt: int) -> cells.Cell:
         return cells.Cell(self.state / f"{assignment}-{attempt}")
@@ -79,7 +90,7 @@ def perform(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
         case e.GateRequested():
             done = _gate(world, run, event, body, emit)
         case e.SalvageRequested():
-            done = _salvage(world, run, body)
+            done = _salvage(world, run, event, body)
         case e.ChecksRequested():
             done = _checks(world, run, event, body)
         case e.MergePrepared():
@@ -126,7 +137,7 @@ def _cell(world: World, run: Run, event: e.Event, body: e.CellRequested) -> e.Bo
                 return e.CellFailed(name, body.attempt, f"{ref} was moved to {found} by somebody else")
             door.swap([(ref, start, found)], f"orchgit: attempt {body.attempt} starts")
         door.barrier()
-        cell = cells.make(door, cell.root, start, branch=ref, who=work.spec.worker)
+        cell = cells.make(door, cell.root, start, branch=ref, who=work.spec.worker, base=world.base(run))
         missing = cells.copy_in(cell, world.repo.root, world.agents.config.cells.copied)
         githooks.install_cell(str(cell.git), hook_rules(work.spec.scope), base=start, branch=ref)
         probes = _prove(world, cell, _writable(cell, work.spec.scope))
@@ -180,11 +191,11 @@ def _contains(door: Door, tip: str, commit: str) -> bool:
     return True
 
 
-def _harvest(world: World, cell: cells.Cell, start: str) -> gate.Snapshot:
+def _harvest(world: World, cell: cells.Cell, start: str, when: str) -> gate.Snapshot:
     """What the worker left, taken in. Raises gate.BadPack."""
     try:
         cells.reopen(cell)
-        launch = confined(world.agents.sandbox, cell, (str(cell.git),))
+        launch = confined(world.agents.sandbox, cell, (str(cell.top),), mounted=False)
         ended = launch(cells.harvest_argv(cell, start)).finish(
             deadline_s=HARVEST_S, output_cap=gate.MAX_PACK + 4096
         )  # fmt: skip
@@ -193,21 +204,21 @@ def _harvest(world: World, cell: cells.Cell, start: str) -> gate.Snapshot:
     if ended.returncode or ended.timed_out or ended.truncated:
         said = ended.stderr.decode("utf-8", "backslashreplace").strip()[-500:]
         raise gate.BadPack(f"the work could not be packed: {said or 'too large, or too slow'}")
-    return gate.admit(world.door, ended.stdout, start)
+    return gate.admit(world.door, ended.stdout, start, when)
 
 
 def _salvage_ref(run: Run, name: str, attempt: int) -> str:
     return f"refs/orchgit/salvage/{run.id}/{name}/{attempt}"
 
 
-def _salvage(world: World, run: Run, body: e.SalvageRequested) -> e.Body:
+def _salvage(world: World, run: Run, event: e.Event, body: e.SalvageRequested) -> e.Body:
     name, attempt = body.assignment, body.attempt
     _unwatch(world, name, attempt)
     cell, start = world.cell(name, attempt), run.works[name].attempts[-1].start
     if not cell.work.exists():
         return e.SalvageKept(name, attempt, "", "its cell is gone")
     try:
-        left = _harvest(world, cell, start)
+        left = _harvest(world, cell, start, merges.git_date(event.time))
     except gate.BadPack as error:
         return e.SalvageKept(name, attempt, "", f"{str(error)[:500]}; {_copy_out(world, cell, name, attempt)}")
     if left.tree == world.door.tree_of(start):
@@ -228,11 +239,16 @@ def _copy_out(world: World, cell: cells.Cell, name: str, attempt: int) -> str:
     """What git could not read must not be lost with the cell: the files themselves stay, beside the log."""
     kept = world.agents.store.path / "salvage" / f"{name}-{attempt}"
     try:
-        shutil.copytree(cell.work, kept, symlinks=True, dirs_exist_ok=True)
+        # Of an overlay the files that it changed; what only says that one is gone is left out.
+        shutil.copytree(cell.top, kept, symlinks=True, dirs_exist_ok=True, ignore=_whiteouts)
     except (OSError, RecursionError) as error:
         # One that cannot be copied (a pipe, a socket) does not keep the others from it.
         return f"its files are in {kept}, but not all of them: {error}"[:400]
     return f"its files are in {kept}"[:400]
+
+
+def _whiteouts(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if is_whiteout(os.lstat(os.path.join(folder, name)))]
 
 
 # -- a worker --------------------------------------------------------------------------------------------
@@ -264,10 +280,11 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
         through = _reconfine(world, cell, run, name)
         if through:
             return e.Draft(e.AgentFailed("error", through), ENGINE, event.seq)
-    watch = world.watchdog.watch(str(cell.work), scope.allows, sighted, ignore=_own_temporary)
+    watch = world.watchdog.watch(str(cell.top), scope.allows, sighted, ignore=_own_temporary)
     world.watches[name, attempt] = watch
     writable = _writable(cell, scope)
-    place = Place(cell.work, lambda: confined(world.agents.sandbox, cell, writable))
+    network = world.agents.network("worker")
+    place = Place(cell.work, lambda: confined(world.agents.sandbox, cell, writable, network=network))
     outcome, report = world.agents.run(
         role="worker", purpose="work", name=body.member, key=brief.key(run, body), brief=brief.work(run, name),
         place=place, stop=stop, cause=event.seq, emit=emit, scope_of=(name, attempt),
@@ -332,8 +349,9 @@ def _writable(cell: cells.Cell, scope: Scope) -> tuple[str, ...]:
 def _prove(world: World, cell: cells.Cell, writable: tuple[str, ...]) -> list[Probe]:
     """The canary, in the very sandbox that the agent is about to get."""
     return prove(
-        world.agents.sandbox, Confinement(writable, str(cell.tmp)), env=base_env(str(cell.home), str(cell.tmp)),
-        forbidden=world.forbidden(), engine_pid=os.getpid(),
+        world.agents.sandbox, confinement(cell, writable, network=world.agents.network("worker")),
+        env=base_env(str(cell.home), str(cell.tmp)), forbidden=world.forbidden(), engine_pid=os.getpid(),
+        secret_path=str(world.agents.store.path / "events.jsonl"),
     )  # fmt: skip
 
 
@@ -382,7 +400,7 @@ def _gate(world: World, run: Run, event: e.Event, body: e.GateRequested, emit: E
         return e.GateFailed(name, attempt, _listed(found), len(found), salvage)
 
     try:
-        left = _harvest(world, world.cell(name, attempt), start)
+        left = _harvest(world, world.cell(name, attempt), start, merges.git_date(event.time))
     except gate.BadPack as error:
         kept = _copy_out(world, world.cell(name, attempt), name, attempt)
         return failed([e.Violation("", f"{str(error)[:500]}; {kept}")], "")
@@ -441,7 +459,7 @@ def _checks(world: World, run: Run, event: e.Event, body: e.ChecksRequested) -> 
         return e.ChecksStale(body.subject, body.attempt, body.onto, paths)
     commands = work.spec.checks if work else _all_checks(run)
     door.barrier()
-    done = _run_checks(world, tree, commands, f"checks-{event.seq}")
+    done = _run_checks(world, run, tree, commands, f"checks-{event.seq}")
     results = tuple(
         e.CheckResult(r.command, r.passed, r.why, r.exit_code, r.duration_ms, r.tests, world.agents.store.put(r.output))
         for r in done
@@ -450,7 +468,7 @@ def _checks(world: World, run: Run, event: e.Event, body: e.ChecksRequested) -> 
         return e.ChecksPassed(body.subject, body.attempt, body.onto, tree, results)
     alone = False
     if work and (own := door.tree_of(body.commit)) != tree:
-        alone = all(r.passed for r in _run_checks(world, own, commands, f"checks-{event.seq}"))
+        alone = all(r.passed for r in _run_checks(world, run, own, commands, f"checks-{event.seq}"))
     return e.ChecksFailed(body.subject, body.attempt, body.onto, tree, results, alone, checks.excerpt(done))
 
 
@@ -458,7 +476,7 @@ def _all_checks(run: Run) -> tuple[str, ...]:
     return tuple(dict.fromkeys(c for w in run.works.values() for c in w.spec.checks))
 
 
-def _run_checks(world: World, tree: str, commands: tuple[str, ...], name: str) -> list[checks.Checked]:
+def _run_checks(world: World, run: Run, tree: str, commands: tuple[str, ...], name: str) -> list[checks.Checked]:
     """All of them, in order, also after a failure: the feedback should name everything at once.
 
     Each has a checkout, a HOME and a temporary directory of its own: what one check runs is the worker's code, and
@@ -467,7 +485,7 @@ def _run_checks(world: World, tree: str, commands: tuple[str, ...], name: str) -
     done = []
     settings = world.agents.config.checks
     for number, command in enumerate(commands):
-        cell = cells.plain_checkout(world.door, world.state / f"{name}-{number}", tree)
+        cell = cells.plain_checkout(world.door, world.state / f"{name}-{number}", tree, world.base(run))
         try:
             cells.copy_in(cell, world.repo.root, world.agents.config.cells.copied)
             writable = (str(cell.work), str(cell.home))
@@ -542,25 +560,26 @@ def observe(door: Door, ref: str, tip: str = "") -> e.ShipObserved:
 # -- orchestrator and reviewers --------------------------------------------------------------------------
 
 
-def _view(world: World, event: e.Event, commit: str) -> Place:
+def _view(world: World, run: Run, event: e.Event, commit: str, role: Role) -> Place:
     """A read-only place on a commit, made only if a tool is called. The caller removes it."""
     root = world.state / f"view-{event.seq}"
 
     def make() -> Any:
-        cell = cells.make(world.door, root, commit, who="reader")
-        return confined(world.agents.sandbox, cell, ())
+        cell = cells.make(world.door, root, commit, who="reader", base=world.base(run))
+        return confined(world.agents.sandbox, cell, (), network=world.agents.network(role))
 
     return Place(root / "work", make)
 
 
 def _think(
-    world: World, run: Run, event: e.Event, commit: str, emit: Emit, *, text: str, **job: Any
+    world: World, run: Run, event: e.Event, commit: str, emit: Emit, *, text: str, role: Role, **job: Any
 ) -> tuple[Any, object | None]:
-    place = _view(world, event, commit)
+    place = _view(world, run, event, commit, role)
     stop = world.stops.setdefault(event.seq, threading.Event())
     try:
         return world.agents.run(
-            key=brief.key(run, event.body), brief=text, place=place, stop=stop, cause=event.seq, emit=emit, **job
+            role=role, key=brief.key(run, event.body), brief=text, place=place, stop=stop, cause=event.seq, emit=emit,
+            **job,
         )  # fmt: skip
     finally:
         if place.used:
@@ -575,7 +594,7 @@ def _issue(world: World, run: Run) -> str:
 def _plan(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
     assert run.started is not None
     base = run.started.base
-    listed = world.door.run("ls-tree", "-r", "-z", "--name-only", base).split(b"\0")[:-1]
+    listed = trees.files(world.door, base)
     outline = "\n".join(shown(p) for p in listed[:OUTLINE_FILES])
     if len(listed) > OUTLINE_FILES:
         outline += f"\n… and {len(listed) - OUTLINE_FILES} more files"
@@ -589,7 +608,9 @@ def _plan(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
         return e.Draft(e.QuestionAsked(tuple(result.questions)), actor, event.seq)
     if not isinstance(result, Plan):
         return _failed(outcome, event)
-    wrong = problems(result, run.started.roster)
+    wrong = problems(result, run.started.roster) or imprecise(
+        result, listed, world.agents.config.sandbox.precision
+    )  # fmt: skip
     if wrong:
         listed_wrong = tuple(str(p)[:500] for p in wrong[:40])
         return e.Draft(e.PlanInvalid(listed_wrong), ENGINE, event.seq)

@@ -14,6 +14,7 @@ from orchgit.core import events as e
 from orchgit.core.codec import encode
 from orchgit.core.decide import advance, describe, waiting
 from orchgit.core.plan import Plan, order, waves
+from orchgit.core.scope import precision
 from orchgit.core.state import Run
 
 
@@ -252,15 +253,26 @@ def plan_rows(plan: Plan) -> list[tuple[str, str, str, str]]:
     rows = []
     for a in order(plan):
         who = f"{safe(a.id)}, by {safe(a.worker)}\n{short(a.title, 60)}"
-        writes = safe("\n".join([*a.allow, *(f"not {d}" for d in a.deny)]), lines=True)
-        rows.append((who, writes, "\n".join(a.depends_on) or "—", safe("\n".join(a.checks), lines=True) or "none"))
+        writes = "\n".join([*a.allow, *(f"not {d}" for d in a.deny), *["(symbolic links too)"] * a.symlinks])
+        rows.append(
+            (
+                who,
+                safe(writes, lines=True),
+                "\n".join(a.depends_on) or "—",
+                safe("\n".join(a.checks), lines=True) or "none",
+            )
+        )
     return rows
 
 
-def plan_notes(plan: Plan) -> list[str]:
-    """What a person has to know before saying yes, beside the table."""
+def plan_notes(plan: Plan, files: Sequence[bytes] = ()) -> list[str]:
+    """What a person has to know before saying yes, beside the table. `files`: of the base."""
     steps = " → ".join(" + ".join(a.id for a in wave) for wave in waves(plan))
     notes = [f"Order: {steps}  (each starts the moment what it depends on is merged)"]
+    if files:
+        found = {a.id: precision(a.scope, files) for a in order(plan)}
+        told = (f"{n} {_percent(*p)}" for n, p in found.items())
+        notes.append(f"Prevention precision, in-scope files over those the kernel lets it write: {', '.join(told)}")
     for a in order(plan):
         loose = [r.path or "the whole tree" for r in a.scope.roots() if not r.exact]
         if loose:
@@ -271,6 +283,10 @@ def plan_notes(plan: Plan) -> list[str]:
         if not a.checks:
             notes.append(f"{a.id}: no checks; only the gate and the verdict stand before its merge")
     return notes
+
+
+def _percent(inside: int, writable: int) -> str:
+    return f"{inside * 100 // writable} % ({inside}/{writable})" if writable else "– (no file there yet)"
 
 
 def plan_text(plan: Plan) -> list[str]:

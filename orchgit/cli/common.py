@@ -105,8 +105,8 @@ def plan_title(run: Run) -> str:
     return f"Plan v{proposal.version} of run {run.id} (sha256 {proposal.digest[:12]})"
 
 
-def show_plan(out: Console, plan: Plan, title: str) -> None:
-    """The plan as a person judges it."""
+def show_plan(out: Console, plan: Plan, title: str, base: str) -> None:
+    """The plan as a person judges it, for work on the commit `base`, or on HEAD."""
     from rich.table import Table
 
     from orchgit.report import plan_notes, plan_rows, safe
@@ -119,10 +119,22 @@ def show_plan(out: Console, plan: Plan, title: str) -> None:
     for row in plan_rows(plan):
         table.add_row(*row)
     out.print(table)
-    for note in plan_notes(plan):
+    for note in plan_notes(plan, _files(base)):
         out.print(note)
     if plan.reviewers:
         out.print(f"Reviewers beside those always asked: {', '.join(map(safe, plan.reviewers))}")
+
+
+def _files(commit: str) -> list[bytes]:
+    from orchgit.git import trees
+    from orchgit.git.door import Door, GitError
+    from orchgit.git.user import discover
+
+    try:
+        repo = discover(Path.cwd())
+        return trees.files(Door(repo.common, repo.object_format), commit or repo.head)
+    except (GitError, OrchgitError):  # not here: a plan can be read without its base
+        return []
 
 
 def interactive() -> bool:

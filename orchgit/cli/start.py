@@ -87,7 +87,7 @@ def drive(session: Session, screen: Screen, *, wait: bool = False, tour: bool = 
     from orchgit.cli.human import Human
     from orchgit.eventlog import user_name
 
-    idle = Human(screen, user_name()).idle if interactive() else None
+    idle = Human(screen, user_name(), session).idle if interactive() else None
     try:
         run = session.runner.drive(session.world, wait=wait, idle=idle)
     except KeyboardInterrupt:
@@ -109,7 +109,7 @@ def epilogue(run: Run, screen: Screen, *, tour: bool) -> None:
     if waiting(run) == "approval" and run.proposal and not interactive():
         out = console(stderr=True)
         out.print()
-        show_plan(out, run.proposal.plan, plan_title(run))
+        show_plan(out, run.proposal.plan, plan_title(run), run.started.base if run.started else "")
     screen.say(f"\nrun {run.id}: {phase(run)}")
     if run.synthesis:
         screen.say(f"\n{run.synthesis.summary}\n\n{totals(run.synthesis.totals)}")

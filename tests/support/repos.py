@@ -169,14 +169,14 @@ def worked(cell: cells.Cell, script: str) -> str:
 def harvested(cell: cells.Cell, start: str) -> Ended:
     """What the harvest prints, as the engine runs it."""
     cells.reopen(cell)
-    launch = confined(sandbox()[0], cell, (str(cell.git),))
+    launch = confined(sandbox()[0], cell, (str(cell.top),), mounted=False)
     return launch(cells.harvest_argv(cell, start)).finish(deadline_s=60, output_cap=gate.MAX_PACK)
 
 
 def taken(door: Door, cell: cells.Cell, start: str) -> gate.Snapshot:
     ended = harvested(cell, start)
     assert ended.returncode == 0, ended.stderr.decode(errors="replace")
-    return gate.admit(door, ended.stdout, start)
+    return gate.admit(door, ended.stdout, start, WHEN)
 
 
 def files_of(repo: Repo, tree: str) -> dict[bytes, tuple[str, str]]:
