@@ -151,6 +151,7 @@ class Stage:
         given = {
             "USER_REPO": world.repo, "USER_HOME": world.root / "home", "OUTSIDE": world.root / "outside",
             "MARKS": world.root / "marks", "PY": sys.executable,
+            "SOURCE": scenario.SOURCE,
         }  # fmt: skip
         names = "".join(f"export {key}='{value}'\n" for key, value in given.items())
         # The name of the mark says from which HOME it was run: the engine's, or the cell's own.
@@ -176,11 +177,10 @@ class Stage:
         if attack.before:
             subprocess.run(["/bin/sh", "-ec", attack.before], cwd=self.world.repo, env=self.world.env, check=True)
         if attack.harvest:
-            code = f"{PYTHON}\n{attack.harvest}"
+            lie = [sys.executable, "-I", "-S", "-c", f"{PYTHON}\n{attack.harvest}"]
             self.patch.setattr(
-                cells, "harvest_argv",
-                lambda cell, start, *more: [sys.executable, "-I", "-S", "-c", code, str(cell.work), start, str(cell.git)],
-            )  # fmt: skip
+                cells, "harvest_argv", lambda cell, start, *_more: [*lie, str(cell.work), start, str(cell.git)]
+            )
         if attack.patience_s:
             self.patch.setattr(effects, "HARVEST_S", attack.patience_s)
         before = self._outside()
@@ -190,7 +190,7 @@ class Stage:
         said = self._said(events, store, attack)
         reported = [*_reported(events), *([f"the engine stopped: {stopped}"] if stopped else [])]
         harm = self._harm(before, run, store, parsed)
-        refused = "ACT: done" not in said
+        refused = "ACT: done" not in said and not stopped
         if harm or (attack.reach and not refused):
             answer: Answer = OPEN if attack.outside or attack.reach else LANDED
         elif refused:
