@@ -317,7 +317,8 @@ def seccomp_program(*, cut: bool = False) -> bytes:
     arch, prlimit, socket, *ipc = numbers
     scheduling, priorities, keyring = MORE[os.uname().machine]
     # What each of these may have as which argument: the process (0 is who asks), the protocol family.
-    guarded = dict.fromkeys((prlimit, *scheduling), (0, (0,))) | dict.fromkeys(priorities, (1, (0,)))
+    guarded: dict[int, tuple[int, tuple[int, ...]]] = dict.fromkeys((prlimit, *scheduling), (0, (0,)))
+    guarded |= dict.fromkeys(priorities, (1, (0,)))
     guarded |= {socket: (0, (AF_UNIX, AF_NETLINK))} if cut else {}
     refused = [*ipc, *keyring, *((IO_URING_SETUP,) if cut else ())]
     load, equal, at_least, end = 0x20, 0x15, 0x35, 0x06
