@@ -83,6 +83,7 @@ def test_in_scope_and_out(repo: Repo, check: Check) -> None:
     [
         ({b"src/it's [x].py": X, b"other/it's [x]": X}, "outside the scope", "--allow 'other/it'\"'\"'s [[]x]'"),
         ({b"src/Makefile": X}, "protected", "--allow src/Makefile"),
+        ({b"-dash": X}, "outside the scope", "--allow=-dash"),
         ({b"src/l": (LINK, b"a.py")}, "symbolic link may not be added", "--symlinks"),
         ({b"src/sub": (GITLINK, b"1" * 40)}, "submodule", "nothing: no scope"),
         ({b"src/A.py": X}, "differ only", "nothing"),
