@@ -167,9 +167,11 @@ def _shown(path: bytes) -> str:
 
 def _visible(text: str) -> str:
     """Nothing that a terminal obeys, and no command to a CI runner, which looks for them in all that is printed."""
-    from orchgit.report import safe
+    if not text.isprintable():
+        from orchgit.report import safe
 
-    return safe(text).replace("##", "#\\x23")
+        text = safe(text)
+    return text.replace("##", "#\\x23")
 
 
 def _text(judgement: Judgement, what: str) -> str:

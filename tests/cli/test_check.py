@@ -198,7 +198,7 @@ def test_usage(repo: Repo, check: Check, tmp_path: Path) -> None:
         ((*SRC, "--base", "main"), "--base main --head HEAD"),
         ((*SRC, "--staged", "--head", head), "--staged and --head"),
         ((*between("main", "nope"), *SRC), "unknown commit 'nope'"),
-        ((*between("--all", head), *SRC), "unknown commit '--all'"),
+        (("--base=--all", "--head", head, *SRC), "unknown commit '--all'"),
         ((*between("main^{tree}", head), *SRC), "unknown commit"),
         ((*between("main\nmain", head), *SRC), "unknown commit"),
         ((*between("main:src", head), *SRC), "unknown commit"),
