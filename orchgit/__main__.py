@@ -27,6 +27,8 @@ COMMANDS: dict[str, str] = {
     "status": "Where a run stands, and what it waits for",
     "diff": "What a worker has changed so far",
     "shell": "A shell in a copy of a running cell",
+    "exec": "Run any command in a cell, and land what is in its scope",
+    "watch": "Follow a run while it goes on",
     "log": "Print the event log as it is",
     "replay": "Tell the story of a run from its log",
     "check": "Check that what lies between two commits is in a scope",

@@ -84,6 +84,9 @@ class Runner:
                 listen(run, event)
         return written
 
+    def listen(self, listener: Listener) -> None:
+        self._listeners = (*self._listeners, listener)
+
     # -- driving
 
     def drive(
@@ -152,6 +155,8 @@ class Runner:
             if isinstance(event.body, e.AbortRequested):
                 for stop in world.stops.values():
                     stop.set()
+            if isinstance(event.body, e.AgentContinued):
+                world.go_on(event.body)
             if event.body.kind == "request" and event.seq in self.run.pending:
                 self._start(world, event)
 

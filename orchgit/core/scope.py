@@ -164,6 +164,14 @@ class Scope:
         return _roots(self)
 
 
+def precision(scope: Scope, files: Iterable[bytes]) -> tuple[int, int]:
+    """(files in the scope, files that a sandbox by directories leaves writable): what the kernel can tell apart."""
+    roots = [root.path.encode() for root in scope.roots()]
+    below = tuple(root + b"/" for root in roots)
+    writable = [path for path in files if b"" in roots or path.startswith(below)]
+    return sum(map(scope.allows, writable)), len(writable)
+
+
 def hook_rules(scope: Scope) -> HookRules:
     """The scope as POSIX extended regexes."""
     return HookRules(

@@ -93,6 +93,7 @@ WORK_MOVES: dict[tuple[str, str], str] = {
     ("asking", "plan.amended:waits"): "failed",  # set aside: it begins again after others
     ("asking", "salvage.requested"): "salvaging",  # the run is being aborted
     ("working", "agent.failed"): "failed",
+    ("working", "agent.continued"): "working",
     ("reported", "gate.requested"): "gating",
     ("reported", "salvage.requested"): "salvaging",  # it raised a blocker, or asked for more scope
     ("failed", "salvage.requested"): "salvaging",
@@ -226,7 +227,8 @@ def _move(work: Work, body: e.Body) -> Work:
     attempt = getattr(body, "attempt", None)
     if attempt is not None and not isinstance(body, e.AssignmentStarted):
         need(attempt == work.attempt, f"{body.type}: attempt {attempt} of {work.spec.id} is not the current one")
-    return replace(work, stage=WORK_MOVES[key])
+    stage = WORK_MOVES[key]
+    return replace(work, stage=stage, paused=work.paused if stage == "working" else "")
 
 
 def _illegal(state: str, body: e.Body) -> str:

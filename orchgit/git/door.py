@@ -97,6 +97,28 @@ class Scratch:
         self._new[oid] = (kind, data)
         return oid
 
+    def keep(self, where: Objects) -> None:
+        """Store them after all."""
+        for kind, data in self._new.values():
+            where.write(kind, data)
+
+
+def object_stores(objects: Path) -> list[Path]:
+    """This object directory, and all that it borrows from by alternates, as git follows them."""
+    found: list[Path] = []
+    todo = [Path(os.path.realpath(objects))]
+    while todo and len(found) < 16:
+        store = todo.pop()
+        if store in found or not store.is_dir():
+            continue
+        found.append(store)
+        try:
+            lines = (store / "info" / "alternates").read_text(errors="surrogateescape").splitlines()
+        except OSError:
+            continue
+        todo += [Path(os.path.realpath(store / line)) for line in lines if line and line[0] not in '#"']
+    return found
+
 
 class Door:
     """Git for one repository, named by its common directory. Safe to use from several threads."""
@@ -273,8 +295,17 @@ def write_git_dir(
     config += "[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n"
     if object_format == "sha256":
         config += "[extensions]\n\tobjectformat = sha256\n"
-    (path / "config").write_text(config + extra)
-    (path / "HEAD").write_text(head)
+    _put(path / "config", config + extra)
+    _put(path / "HEAD", head)
+
+
+def _put(path: Path, text: str) -> None:
+    """Whole at every moment: another engine may be reading the engine's directory, which all runs share."""
+    if path.is_file() and path.read_text() == text:
+        return
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(6)}")
+    temporary.write_text(text)
+    temporary.replace(path)
 
 
 def quoted(value: str) -> str:

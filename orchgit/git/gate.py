@@ -1,7 +1,7 @@
 """What lands: the recorded base, plus the in-scope entries of what a worker left, and nothing else.
 
-The input is bytes: a pack that was made inside the sandbox, and the ids that came with it. The order of the rules is
-that of the design, section 7. True by construction: the tree that lands is built here from the base and the
+The input is bytes: a pack that was made inside the sandbox, and the paths and ids that came with it. The order of the
+rules is that of the design, section 7. True by construction: the tree that lands is built here from the base and the
 entries that passed; then it is compared with the base once more by a second implementation.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import tempfile
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +36,9 @@ FILE, EXECUTABLE, LINK, GITLINK = "100644", "100755", trees.LINK, trees.GITLINK
 NO_CONTENT = "its content is not in this repository"
 NO_LINK, NO_UNLINK = "a symbolic link may not be added or changed", "a symbolic link may not become a file"
 Sizes = dict[str, tuple[str, int]]  # object id -> (type, or the id itself when it is not there; bytes)
+MAX_NESTING = 400  # of what can be set aside at all
 _OID = re.compile(rb"[0-9a-f]{40}|[0-9a-f]{64}")
+_ENTRY = re.compile(rb"(100644|100755|120000|160000) ([0-9a-f]{40}|[0-9a-f]{64})\t(.+)", re.DOTALL)
 # 8.3 names of NTFS: GIT~1 is .git there, and GITHUB~1 is .github.
 _SHORT = re.compile(r"(?=[^.]{1,8}(\.|$))[^.]+~[0-9]+(\.[^.]{0,3})?")
 _RESERVED = frozenset(
@@ -56,38 +58,98 @@ class Snapshot:
     tree: str
 
 
-def admit(door: Door, output: bytes, start: str) -> Snapshot:
-    """Take in what `harvest` printed. Every object is re-hashed and checked by git's own fsck rules.
+def admit(door: Door, output: bytes, start: str, when: str) -> Snapshot:
+    """Take in what `harvest.py` printed: check it, and build of it a tree and a commit dated `when`. Every object is
+    re-hashed and checked by git's own fsck rules, every name by its rules for names.
 
     Raises BadPack. Nothing that fails leaves anything in the object store.
     """
-    parts = output.split(b"\n", 3)
-    if len(parts) != 4 or not all(_OID.fullmatch(p) for p in parts[:3]):
-        raise BadPack("the cell gave no snapshot")
-    commit, tree = parts[0].decode(), parts[1].decode()
+    head, gone, there, pack = _parsed(output)
+    base_tree = door.tree_of(start)
     door.env()  # the engine's own directory is there
     with tempfile.TemporaryDirectory(dir=door.engine, prefix="incoming-") as folder:
         incoming = Path(folder)
         for name in ("info", "pack"):
             (incoming / name).mkdir()
         (incoming / "info" / "alternates").write_text(f"{quoted(str(door.objects))}\n")
-        env = {"GIT_OBJECT_DIRECTORY": folder}
+        env = {"GIT_OBJECT_DIRECTORY": folder, "GIT_INDEX_FILE": str(incoming / "index")}
         try:
-            door.run("index-pack", "--stdin", "--strict", f"--max-input-size={MAX_PACK}", stdin=parts[3], env=env)
-            # Connectivity: all that the commit reaches is here, down to where the worker began.
-            door.run("rev-list", "--objects", "--quiet", commit, "--not", start, env=env)
-            header, _, content = door.run("cat-file", "--batch", stdin=parts[0] + b"\n", env=env).partition(b"\n")
+            if pack:
+                door.run("index-pack", "--stdin", "--strict", f"--max-input-size={MAX_PACK}", stdin=pack, env=env)
+            if head != start:
+                # Connectivity: all that the commit reaches is here, down to where the worker began.
+                door.run("rev-list", "--objects", "--quiet", head, "--not", start, env=env)
+            if there:
+                names = b"".join(f"{mode} {oid}\t".encode() + path + b"\0" for path, (mode, oid) in there.items())
+                door.run("update-index", "-z", "--index-info", stdin=names, env=env)
+                # A name that it does not take it leaves out, and says nothing that counts.
+                taken = door.run("ls-files", "-z", env=env).split(b"\0")[:-1]
+                if refused := there.keys() - set(taken):
+                    raise BadPack(f"{printable(min(refused)[:300])} is not a name that git takes")
+            ids = [head, *(oid for mode, oid in there.values() if mode != GITLINK)]
+            kinds = door.run(
+                "cat-file", "--batch-check=%(objecttype)", stdin="".join(f"{oid}\n" for oid in ids).encode(), env=env
+            ).splitlines()  # fmt: skip
         except GitError as error:
             raise BadPack(f"git refused the work's objects: {error}") from error
-        if header.split(b" ")[1] != b"commit" or not content.startswith(b"tree " + parts[1] + b"\n"):
-            raise BadPack("the snapshot is not a commit of the tree it names")
+        if kinds != [b"commit", *[b"blob"] * (len(ids) - 1)]:
+            raise BadPack("the snapshot names objects that are not there, or are of another kind")
+        made = Scratch(door)
+        try:
+            tree = trees.edit(made, base_tree, _wanted(door, base_tree, gone, there))
+        except trees.Unmergeable as error:
+            raise BadPack(f"{printable(error.path)} is a file and a directory at once") from error
         # The index comes last: with it the pack is there for every reader at once.
         for file in sorted((incoming / "pack").iterdir(), key=lambda p: (p.suffix == ".idx", p.name)):
             target = door.objects / "pack" / file.name
             if not target.exists():
                 target.parent.mkdir(exist_ok=True)
                 file.rename(target)
-    return Snapshot(commit, tree)
+    made.keep(door)
+    return Snapshot(door.write_commit(tree, (head,), "What the worker left, as it was", when), tree)
+
+
+def _parsed(output: bytes) -> tuple[str, list[bytes], dict[bytes, Entry], bytes]:
+    """(HEAD, what is gone at and below these paths, what is there, the pack). Raises BadPack."""
+    head, _, rest = output.partition(b"\n")
+    length, _, rest = rest.partition(b"\n")
+    if not _OID.fullmatch(head) or not length.isdigit() or len(rest) < int(length):
+        raise BadPack("the cell gave no snapshot")
+    gone: list[bytes] = []
+    there: dict[bytes, Entry] = {}
+    for record in rest[: int(length)].split(b"\0")[:-1]:
+        entry = _ENTRY.fullmatch(record)
+        if entry is None and not record.startswith(b"-"):
+            raise BadPack("the cell gave no snapshot")
+        path = entry[3] if entry else record[1:]
+        if path.count(b"/") >= MAX_NESTING:
+            raise BadPack(f"{printable(path[:100])}… is nested too deep, at most {MAX_DEPTH} may be")
+        if entry:
+            there[path] = (entry[1].decode(), entry[2].decode())
+        else:
+            gone.append(path)
+    return head.decode(), gone, there, rest[int(length) :]
+
+
+def _wanted(
+    door: Door, base_tree: str, gone: Sequence[bytes], there: Mapping[bytes, Entry]
+) -> dict[bytes, Entry | None]:
+    """What makes of the base's tree the worker's: files, each by its path; None for one that is gone."""
+    base = trees.Folders(door, base_tree)
+    wanted: dict[bytes, Entry | None] = {}
+    for path in (*gone, *there):
+        was = base.at(path)
+        if was is not None and was[0] == trees.TREE:
+            wanted.update((change.path, None) for change in trees.diff(door, was[1], "", path + b"/"))
+        elif was is not None:
+            wanted[path] = None
+    for path in there:
+        for at in (i for i, byte in enumerate(path) if byte == ord("/")):
+            was = base.at(path[:at])
+            if was is not None and was[0] != trees.TREE:
+                wanted[path[:at]] = None  # a directory is there now
+    wanted.update(there)
+    return {path: entry for path, entry in wanted.items() if base.at(path) != entry}
 
 
 _DIFF = ("diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--no-ext-diff")

@@ -114,10 +114,10 @@ def test_a_log_chained_again_from_an_edited_line(world: World) -> None:
     n = seq_of(world, "agent.reported", assignment="api")
     edit(world, lambda ls: chain([*ls[:n], ls[n].replace(b"api is done", b"api is gone"), *ls[n + 1 :]], n))
     found = violations(world)
-    assert set(found) == {"git.merges"}
+    assert set(found) == {"git.trailers"}
     merges = [ev["data"]["new"] for ev in world.events("merge.done")]
-    assert len(found["git.merges"]) == 3  # every commit after the edit attests the log as it was
-    for place, new in zip(found["git.merges"], merges, strict=True):
+    assert len(found["git.trailers"]) == 3  # every commit after the edit attests the log as it was
+    for place, new in zip(found["git.trailers"], merges, strict=True):
         assert new in place["where"]
         assert "Orchgit-Log" in place["what"]
 

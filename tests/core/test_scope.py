@@ -20,6 +20,7 @@ from orchgit.core.scope import (
     _conflict,
     hook_rules,
     overlap,
+    precision,
     protected,
     wildcard_claims_protected,
 )
@@ -466,3 +467,12 @@ def test_hook_rules_by_example() -> None:
     for pattern, ere in brackets.items():
         assert hook_rules(scope(pattern)).allow == f"^({ere})$"
     assert hook_rules(scope()).allow == hook_rules(scope()).deny == "^(/)$"
+
+
+def test_precision_counts_what_a_sandbox_by_directories_cannot_tell_apart() -> None:
+    files = [b"src/a.py", b"src/b.ts", b"src/sub/c.py", b"docs/d.md", b"top.md"]
+    assert precision(Scope(("src/**",)), files) == (3, 3)
+    assert precision(Scope(("src/*.py",)), files) == (1, 3)
+    assert precision(Scope(("**/*.md",)), files) == (2, 5)
+    assert precision(Scope(("src/**",), ("src/sub/**",)), files) == (2, 3)
+    assert precision(Scope(("new/**",)), files) == (0, 0)
