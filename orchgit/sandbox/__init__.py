@@ -67,7 +67,7 @@ class Level:
     detail: str
     prevented: bool  # the kernel stops writes outside
     networks: tuple[Network, ...] = ("open",)  # what can be enforced
-    datagrams: bool = False  # where the network is cut, UDP is cut too
+    udp: bool = False  # where the network is cut, UDP is cut too
     abstract: bool = False  # where the network is cut, abstract sockets of programs outside are out of reach
     signals: bool = False  # the engine cannot be signalled
     secrets: bool = False  # files outside can be hidden from reading

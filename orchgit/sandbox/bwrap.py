@@ -146,7 +146,7 @@ class Bwrap:
             ", ".join(detail),
             prevented=True,
             networks=("none", "loopback", "open"),
-            datagrams=True,
+            udp=True,
             abstract=True,
             signals=True,
             secrets=True,

@@ -230,7 +230,7 @@ def misses(probes: Sequence[Probe], level: Level) -> list[Probe]:
 def promises(level: Level) -> dict[str, bool]:
     """By an attempt's name, whether it must be prevented; of the others, each must be."""
     return {
-        NETWORK: level.network, DATAGRAM: level.datagrams, ABSTRACT: level.abstract, SIGNAL: level.signals,
+        NETWORK: level.network, DATAGRAM: level.udp, ABSTRACT: level.abstract, SIGNAL: level.signals,
         SECRET: level.secrets, LIMITS: level.limits, SOCKET: level.sockets, ATTRIBUTES: level.attributes,
     }  # fmt: skip
 

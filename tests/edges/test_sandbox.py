@@ -716,7 +716,7 @@ def test_the_canary_dies_without_a_sandbox_and_harms_nothing(place: Place) -> No
 def test_what_counts_as_a_miss() -> None:
     promises = canary.promises(Level("l", "", prevented=True))
     probes = [canary.Probe(name, False, "") for name in ("create /x", *promises)]
-    every = dict.fromkeys(["datagrams", "abstract", "signals", "secrets", "limits", "attributes", "sockets"], True)
+    every = dict.fromkeys(["udp", "abstract", "signals", "secrets", "limits", "attributes", "sockets"], True)
     full = Level("l", "", prevented=True, networks=("none",), **every)
     assert canary.misses(probes, full) == probes
     assert canary.misses(probes, Level("l", "", prevented=True)) == probes[:1]
