@@ -110,7 +110,8 @@ def confinement(
     if mounted and cell.overlaid:
         lowers = tuple(map(str, cell.lowers))
         overlay = Overlay(str(cell.work), lowers, upper=str(cell.top), work=str(cell.root / "ovl"))
-    return Confinement(tuple(writable), str(cell.tmp), network=network, overlay=overlay)
+    readable = (os.path.realpath(cell.root),)
+    return Confinement(tuple(writable), str(cell.tmp), network=network, overlay=overlay, readable=readable)
 
 
 def scope_request(cell: cells.Cell) -> Path:

@@ -23,6 +23,7 @@ from orchgit import brief, cellrun, checks, githooks, wire
 from orchgit.agent_run import Agents, Emit, Place, confined, scope_request
 from orchgit.agents import Role
 from orchgit.agents.toolbox import TEMP_PREFIX
+from orchgit.config import Config
 from orchgit.core import events as e
 from orchgit.core.audit import merge_trailers
 from orchgit.core.decide import ENGINE
@@ -37,6 +38,7 @@ from orchgit.git import cells, gate, merges, totals, trees
 from orchgit.git.door import Door, GitError
 from orchgit.git.harvest import is_whiteout
 from orchgit.git.user import UserRepo
+from orchgit.sandbox import Sandbox
 from orchgit.sandbox.canary import Probe
 from orchgit.watch import Sighting, Watch, Watchdog
 
@@ -470,20 +472,29 @@ def _all_checks(run: Run) -> tuple[str, ...]:
 
 
 def _run_checks(world: World, run: Run, tree: str, commands: tuple[str, ...], name: str) -> list[checks.Checked]:
+    team = world.agents
+    return run_checks(
+        world.door, world.repo, team.config, team.sandbox, world.state / name, tree, commands, world.base(run)
+    )  # fmt: skip
+
+
+def run_checks(
+    door: Door, repo: UserRepo, config: Config, sandbox: Sandbox, place: Path, tree: str, commands: tuple[str, ...],
+    base: cells.Base | None = None,
+) -> list[checks.Checked]:  # fmt: skip
     """All of them, in order, also after a failure: the feedback should name everything at once.
 
-    Each has a checkout, a HOME and a temporary directory of its own: what one check runs is the worker's code, and
-    must not prepare the ground for the next.
+    Each has a checkout, a HOME and a temporary directory of its own, beside `place`: what one check runs is the
+    worker's code, and must not prepare the ground for the next.
     """
     done = []
-    settings = world.agents.config.checks
     for number, command in enumerate(commands):
-        cell = cells.plain_checkout(world.door, world.state / f"{name}-{number}", tree, world.base(run))
+        cell = cells.plain_checkout(door, place.with_name(f"{place.name}-{number}"), tree, base)
         try:
-            cells.copy_in(cell, world.repo.root, world.agents.config.cells.copied)
+            cells.copy_in(cell, repo.root, config.cells.copied)
             writable = (str(cell.work), str(cell.home))
-            launch = confined(world.agents.sandbox, cell, writable, network=world.agents.config.network.checks)
-            done.append(checks.run(command, launch, settings.deadline_s))
+            launch = confined(sandbox, cell, writable, network=config.network.checks)
+            done.append(checks.run(command, launch, config.checks.deadline_s))
         finally:
             cells.remove(cell.root)
     return done

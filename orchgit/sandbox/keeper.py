@@ -57,6 +57,11 @@ FILTERED = {
     "x86_64": (0xC000003E, 302, 41, 29, 68, 64),
     "aarch64": (0xC00000B7, 261, 198, 194, 186, 190),
 }
+# sched_setaffinity, sched_setparam, sched_setscheduler, sched_setattr; setpriority, ioprio_set; the keyring's three.
+MORE = {
+    "x86_64": ((203, 142, 144, 314), (141, 251), (248, 249, 250)),
+    "aarch64": ((122, 118, 119, 274), (140, 30), (217, 218, 219)),
+}
 IO_URING_SETUP = 425  # everywhere
 TIOCSCTTY = 0x540E
 SECCOMP_MODE_FILTER, X32_BIT, EPERM = 2, 0x40000000, 1
@@ -301,29 +306,33 @@ def seccomp_program(*, cut: bool = False) -> bytes:
     """What Landlock leaves open, as classic BPF; empty on a machine whose system calls are not known here.
 
     prlimit64 on another process: it ends the engine by RLIMIT_CPU, blinds the keeper by RLIMIT_NOFILE, gives the
-    engine a core file with the API key in it. And System V IPC, which outlives the run. Another architecture's
-    system calls have other numbers, so none of them is let through. `cut`: no sockets but Unix and netlink ones, so
-    that UDP, raw packets and the hypervisor's sockets are cut as well; and no io_uring, which makes any of them.
+    engine a core file with the API key in it; its scheduling and priorities likewise, by which it would starve. And
+    System V IPC and the user's keyring, which outlive the run. Another architecture's system calls have other numbers,
+    so none of them is let through. `cut`: no sockets but Unix and netlink ones, so that UDP, raw packets and the
+    hypervisor's sockets are cut as well; and no io_uring, which makes any of them.
     """
     numbers = FILTERED.get(os.uname().machine)
     if numbers is None or sys.maxsize < 1 << 32:  # a 32-bit Python on a 64-bit kernel is another architecture
         return b""
     arch, prlimit, socket, *ipc = numbers
-    # What each of these may have as its first argument: the process, the protocol family.
-    guarded = {prlimit: (0,), socket: (AF_UNIX, AF_NETLINK)} if cut else {prlimit: (0,)}
-    refused = [*ipc, IO_URING_SETUP] if cut else ipc
+    scheduling, priorities, keyring = MORE[os.uname().machine]
+    # What each of these may have as which argument: the process (0 is who asks), the protocol family.
+    guarded: dict[int, tuple[int, tuple[int, ...]]] = dict.fromkeys((prlimit, *scheduling), (0, (0,)))
+    guarded |= dict.fromkeys(priorities, (1, (0,)))
+    guarded |= {socket: (0, (AF_UNIX, AF_NETLINK))} if cut else {}
+    refused = [*ipc, *keyring, *((IO_URING_SETUP,) if cut else ())]
     load, equal, at_least, end = 0x20, 0x15, 0x35, 0x06
-    at_nr, at_arch, at_first = 0, 4, 16  # in struct seccomp_data; of an argument, the lower word
-    allow = 4 + len(refused) + len(guarded) + sum(1 + len(values) for values in guarded.values())
+    at_nr, at_arch, at_arguments = 0, 4, 16  # in struct seccomp_data; of an argument, the lower word
+    allow = 4 + len(refused) + len(guarded) + sum(1 + len(values) for _, values in guarded.values())
     deny, kill = allow + 1, allow + 2
     lines = [(load, 0, 0, at_arch), (equal, 2, kill, arch), (load, 0, 0, at_nr), (at_least, deny, 4, X32_BIT)]
     lines += [(equal, deny, 5 + i, number) for i, number in enumerate(refused)]
     tests: list[tuple[int, int, int, int]] = []
     start = len(lines) + len(guarded)
-    for i, (number, values) in enumerate(guarded.items()):
+    for i, (number, (argument, values)) in enumerate(guarded.items()):
         otherwise = len(lines) + 1 if i < len(guarded) - 1 else allow
         lines.append((equal, start + len(tests), otherwise, number))
-        tests.append((load, 0, 0, at_first))
+        tests.append((load, 0, 0, at_arguments + 8 * argument))
         for value in values:
             at = start + len(tests)
             tests.append((equal, allow, deny if value == values[-1] else at + 1, value))
