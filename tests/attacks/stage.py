@@ -85,6 +85,7 @@ class Played:
         return told + "\n-- log\n" + "\n".join(f"{ev['type']} {json.dumps(ev['data'])[:300]}" for ev in self.events)
 
 
+@functools.cache
 def levels() -> dict[str, Level]:
     """Those of this machine, by name, none last."""
     probed = {name: sandbox(name).probe() for name in SANDBOXES}
@@ -92,8 +93,8 @@ def levels() -> dict[str, Level]:
 
 
 def _place(level: str) -> str | None:
-    """Tmpfs, where there is one: a run syncs some forty times, and nothing here must outlive a power cut. But bubblewrap
-    has a /dev and a /tmp of its own: a repository there is refused, since its canary can write beside it."""
+    """Tmpfs, where there is one: a run syncs some forty times, and nothing here must outlive a power cut. But
+    bubblewrap has a /dev and a /tmp of its own: a repository there is refused, since its canary can write beside it."""
     if PLACE:
         return PLACE
     if "bwrap" not in level and os.access("/dev/shm", os.W_OK):
@@ -230,7 +231,7 @@ class Stage:
         stopped = ""
         try:
             opened.runner.drive(opened.world)
-        except (OrchgitError, GitError) as error:
+        except (OrchgitError, GitError, AssertionError) as error:  # also what the engine asserts of itself
             stopped = str(error) or getattr(error, "what", "")
         finally:
             opened.close()
