@@ -23,10 +23,11 @@ from orchgit.core.decide import ENGINE
 from orchgit.core.errors import OrchgitError
 from orchgit.eventlog import Store
 from orchgit.git import cells
-from orchgit.process import Child, Launch
+from orchgit.process import Child, Launch, identity
 from orchgit.roster import Roster, prompt
 from orchgit.sandbox import Confinement, Level, Network, Sandbox, base_env, launcher
 
+CHILDREN = "children"
 Emit = Callable[[e.Draft], None]
 MAX_MESSAGE = 1000
 ASK_VARIABLE = "ORCHGIT_SCOPE_REQUEST"  # names the file by which an agent without our tools asks for more scope
@@ -57,12 +58,26 @@ def confined(sandbox: Sandbox, cell: cells.Cell, writable: Sequence[str], *, net
     # Not a name that an agent could have taken before us.
     home = str(cell.home) if str(cell.home) in writable else tempfile.mkdtemp(prefix="home-", dir=cell.tmp)
     confinement = Confinement(tuple(writable), str(cell.tmp), network=network)
-    return launcher(
+    launch = launcher(
         sandbox,
         confinement,
         cwd=str(cell.work),
         env=base_env(home, str(cell.tmp), extra={ASK_VARIABLE: str(scope_request(cell))}),
     )
+
+    def recorded(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None) -> Child:
+        child = launch(argv, env=env, cwd=cwd)
+        note_child(cell.root.parent, child.pid)
+        return child
+
+    return recorded
+
+
+def note_child(state: Path, pid: int) -> None:
+    """Write down whom the engine started, for the one after it: agents die with their engine where the kernel sees to
+    it, and elsewhere somebody has to look (recovery.py)."""
+    with (state / CHILDREN).open("ab", buffering=0) as file:
+        file.write(f"{pid} {identity(pid)}\n".encode())
 
 
 def scope_request(cell: cells.Cell) -> Path:

@@ -13,6 +13,7 @@ import queue
 import select
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -86,6 +87,34 @@ def start(argv: Sequence[str], *, cwd: str, env: Mapping[str, str], sweeps: bool
     if job.child is None:
         raise job.error or RuntimeError(f"the spawner ended while starting {argv[0]!r}")
     return job.child
+
+
+def identity(pid: int) -> str:
+    """What tells a process from another one that gets its number later; "" when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            boot = file.read().strip()
+        return "" if fields[0] in (b"Z", b"X") else f"{boot}/{int(fields[19])}"
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    if sys.platform.startswith("linux"):
+        return ""
+    said = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, check=False).stdout
+    return said.decode("ascii", "replace").strip().replace(" ", "_")
+
+
+def members(leader: int) -> list[int]:
+    """Living processes of the session that this process leads or led. Only where there is a /proc."""
+    found = []
+    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
+        with suppress(OSError, ValueError):
+            with open(f"/proc/{name}/stat", "rb") as file:
+                state, _, _, session = file.read().rpartition(b")")[2].split()[:4]
+            if int(session) == leader and state not in (b"Z", b"X"):
+                found.append(int(name))
+    return found
 
 
 class _Job:

@@ -17,9 +17,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from orchgit import __version__, agents, roster, runner
+from orchgit import __version__, agents, publish, recovery, roster, runner
 from orchgit.agent_run import Agents
-from orchgit.config import Config, load, state_home
+from orchgit.config import Config, state_home
+from orchgit.config import load as load_config
 from orchgit.core import events as e
 from orchgit.core.codec import decode, dumps, encode
 from orchgit.core.errors import Kind, OrchgitError
@@ -162,9 +163,13 @@ class Session:
             team = Agents(config, people, log, self.sandbox, self.level, self._progress)
             place = state_home(config, os.environ) / cells.repository_id(self.repo.common) / log.run
             place.mkdir(parents=True, exist_ok=True, mode=0o700)
-            door = Door(self.repo.common, self.repo.object_format)
+            door = Door(self.repo.common, self.repo.object_format, owner=log.run)
             self._world = World(self.repo, door, team, place, Watchdog())
         return self._world
+
+    def clear(self) -> tuple[str, ...]:
+        """What the engine before this one left; see recovery."""
+        return recovery.clear(self.world.door, self.runner.log, self.world.state, self.runner.run)
 
     def close(self) -> None:
         if self._world is not None:
@@ -198,7 +203,7 @@ def begin(
             "git add -A && git commit -m 'first commit'",
         )  # fmt: skip
     version = git_version()
-    config = load(repo.root, os.environ)
+    config = load_config(repo.root, os.environ)
     if options.playbook:
         scripted = config.scripted.model_copy(update={"playbook": str(Path(options.playbook).absolute())})
         config = config.model_copy(update={"scripted": scripted})
@@ -223,6 +228,7 @@ def begin(
     if wrong:
         listed = "\n".join(map(str, wrong))
         raise OrchgitError(Kind.NO, "this plan cannot be run", listed, "mend it; orchgit plan --check FILE looks again")
+    recovery.bury(repo.common, repo.root)
     name = new_run_name()
     path = runs_dir(repo.common) / name
     path.mkdir(parents=True)
@@ -268,11 +274,36 @@ def reopen(
             Kind.UNAVAILABLE, "this run was started under a sandbox that is not here now", level.detail,
             f"orchgit resume {store.run} --allow-unsandboxed, if you accept less",
         )  # fmt: skip
-    if not run.over:
-        session.runner.record(
-            e.Draft(
-                e.RunResumed(TOOL, session.runner.log.torn, f"{level.name}: {level.detail}", level.prevented),
-                e.Actor("human", user_name()),
+    try:
+        debris = session.clear()
+        if not run.over:
+            resumed = e.RunResumed(
+                TOOL, session.runner.log.torn, f"{level.name}: {level.detail}", level.prevented, debris
             )
-        )
+            session.runner.record(e.Draft(resumed, e.Actor("human", user_name())))
+    except BaseException:
+        session.close()
+        raise
     return session
+
+
+def finish(repo: UserRepo, store: Store) -> None:
+    """What is left to do of a run that is over, should its engine have died at the very end. Twice does nothing."""
+    run = runner.load(store)
+    if run.started is None:
+        return
+    config, _ = thaw(store.blob(run.started.config))
+    state = state_home(config, os.environ) / cells.repository_id(repo.common) / run.id
+    left = run.phase in ("completed", "aborted") and state.exists()
+    if not (left or publish.due(run)):
+        return
+    log = Log(store.path)
+    door = Door(repo.common, repo.object_format, owner=run.id)
+    try:
+        ended = runner.Runner(log)
+        recovery.clear(door, log, state, ended.run)
+        if publish.due(ended.run):
+            ended.publish(door, config.log)
+    finally:
+        door.close()
+        log.close()

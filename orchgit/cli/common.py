@@ -23,10 +23,10 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable, on stdout.
 
 
 def store_of(name: str) -> Store:
-    from orchgit.eventlog import find_run
     from orchgit.git.user import common_dir
+    from orchgit.publish import find
 
-    return find_run(common_dir(Path.cwd()), name or None)
+    return find(common_dir(Path.cwd()), name or None)
 
 
 def state_of(store: Store) -> Run:

@@ -18,7 +18,7 @@ from orchgit.core.events import Violation
 from orchgit.core.plan import printable
 from orchgit.core.scope import Scope
 from orchgit.git import trees
-from orchgit.git.door import Door, GitError, quoted
+from orchgit.git.door import Door, GitError, incoming_prefix, quoted
 from orchgit.git.trees import Change, Entry
 
 MAX_PACK = 512 * 1024 * 1024
@@ -55,7 +55,7 @@ def admit(door: Door, output: bytes, start: str) -> Snapshot:
         raise BadPack("the cell gave no snapshot")
     commit, tree = parts[0].decode(), parts[1].decode()
     door.env()  # the engine's own directory is there
-    with tempfile.TemporaryDirectory(dir=door.engine, prefix="incoming-") as folder:
+    with tempfile.TemporaryDirectory(dir=door.engine, prefix=incoming_prefix(door.owner)) as folder:
         incoming = Path(folder)
         for name in ("info", "pack"):
             (incoming / name).mkdir()

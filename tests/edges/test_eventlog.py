@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from orchgit.core.decide import ENGINE, decide
 from orchgit.core.errors import Kind, OrchgitError
 from orchgit.core.state import Illegal, Run
 from orchgit.effects import World
-from orchgit.eventlog import Log, Store, write_file
+from orchgit.eventlog import Holder, Log, Store, write_file
 from orchgit.git.door import GitError
 from orchgit.git.user import UserRepo
 from orchgit.watch import Watchdog
@@ -185,7 +186,10 @@ def test_anything_wrong_before_the_last_line_is_refused(quick: Path) -> None:
 
 def test_one_writer(path: Path) -> None:
     log = Log(path)
-    assert Store(path).holder() == os.getpid()
+    holder = Store(path).holder()
+    assert holder is not None
+    assert (holder.pid, holder.host) == (os.getpid(), socket.gethostname())
+    assert holder.since.endswith("Z")
     with pytest.raises(OrchgitError) as error:
         Log(path)
     assert error.value.kind is Kind.USAGE
@@ -203,7 +207,7 @@ def test_looking_does_not_hold(path: Path) -> None:
     """Two who look must not see each other, nor keep an engine from starting."""
     Log(path).close()
     stop = threading.Event()
-    seen: set[int | None] = set()
+    seen: set[Holder | None] = set()
 
     def look() -> None:
         store = Store(path)
