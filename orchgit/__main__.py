@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "replay": "Tell the story of a run from its log",
     "audit": "Check the log, and git against the log",
     "report": "The report of a run, in Markdown",
+    "fetch": "Bring the logs of others' runs",
     "ship": "Merge the work into the branch it was based on",
     "hooks": "Install, show or remove the guard in this clone",
     "doctor": "What this machine can enforce, tried out",

@@ -368,13 +368,27 @@ def _holds(door: Door, tip: str, commit: str) -> bool:
     return True
 
 
-def _git(root: Path, *args: str) -> bytes:
-    """The user's git, with the user's configuration: remotes, keys and proxies are theirs."""
+def follow(root: Path) -> list[tuple[str, bool]]:
+    """Let `git fetch` bring the logs too, from every remote; (remote, whether that was new)."""
+    done = []
+    for remote in _git(root, "remote").decode().split("\n")[:-1]:
+        key = f"remote.{remote}.fetch"
+        there = _git(root, "config", "--local", "--get-all", key, missing=True).decode().split("\n")
+        new = refspec(remote) not in there
+        if new:
+            _git(root, "config", "--local", "--add", key, refspec(remote))
+        done.append((remote, new))
+    return done
+
+
+def _git(root: Path, *args: str, missing: bool = False) -> bytes:
+    """The user's git, with the user's configuration: remotes, keys and proxies are theirs. `missing`: exit code 1 says
+    that there is nothing."""
     env = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     argv = ["git", "-c", "core.fsync=all", *args]
     done = subprocess.run(argv, cwd=root, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    if done.returncode:
-        words = next(a for a in args if a in ("fetch", "push", "ls-remote"))
+    if done.returncode and not (missing and done.returncode == 1):
+        words = next(a for a in args if a in ("fetch", "push", "ls-remote", "remote", "config"))
         said = done.stderr.decode("utf-8", "backslashreplace").strip()[-2000:]
         raise OrchgitError(Kind.UNAVAILABLE, f"git {words} did not work", said, "git remote -v")
     return done.stdout

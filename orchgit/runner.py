@@ -60,6 +60,8 @@ class Runner:
         self._seen: queue.Queue[e.Draft | BaseException | None] = queue.Queue()
         self._threads: dict[int, threading.Thread] = {}
         self._inherited = frozenset(self.run.pending)  # asked for by an engine before this one
+        for digest in self.run.redacted:  # one that was killed between saying and doing it
+            log.drop(digest)
         # A batch that its engine could not finish writing is finished first: every batch ends in a fixed point.
         self.record()
 
@@ -73,6 +75,8 @@ class Runner:
             self.log.append(written)
         self.run = run
         for event in written:
+            if isinstance(event.body, e.RedactionRecorded):
+                self.log.drop(event.body.digest)
             for listen in self._listeners:
                 listen(run, event)
         return written
@@ -231,6 +235,11 @@ def submit(log_path: Path, draft: e.Draft) -> tuple[str, Run | None]:
     Raises OrchgitError, with the reason, for what cannot happen now.
     """
     store = Store(log_path)
+    if not store.events.exists():
+        raise OrchgitError(
+            Kind.NO, f"run {store.run} is not of this clone", "it was fetched; only the clone that began it goes on",
+            f"orchgit status {store.run}",
+        )  # fmt: skip
     if store.holder() is not None:
         _rehearse(store, draft)
         store.submit(message_of(draft))

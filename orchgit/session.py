@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from orchgit import __version__, agents, publish, recovery, roster, runner
+from orchgit import __version__, agents, publish, recovery, roster, runner, signatures
 from orchgit.agent_run import Agents
 from orchgit.config import Config, state_home
 from orchgit.config import load as load_config
@@ -210,6 +210,8 @@ def begin(
     # Frozen as a path: resume must find the cells, whatever the environment says by then.
     place = config.cells.model_copy(update={"directory": str(state_home(config, os.environ))})
     config = config.model_copy(update={"cells": place})
+    if config.log.sign:
+        signatures.sign(b"", config.log.sign)  # now, and not after the first merge
     people = roster.load(repo.root, config)
     chosen, said = choose(people.members, config, options)
     settings = config.settings(approval=options.approval, ship=options.ship)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,6 +60,24 @@ def asking(target: str) -> tuple[Store, Work]:
         Kind.NO if name in works else Kind.USAGE, f"{name} asks for no more scope",
         f"who does: {who}" if who else "nobody does", f"orchgit status {store.run}",
     )  # fmt: skip
+
+
+def approval(store: Store, run: Run) -> e.PlanApproved:
+    """Of the plan that is proposed, by a human; signed where the run is configured to sign."""
+    import json
+
+    proposal, started = run.proposal, run.started
+    assert proposal is not None
+    assert started is not None
+    # Not through the whole of Config: that takes longer than everything else here.
+    key = json.loads(store.blob(started.config))["config"].get("log", {}).get("sign", "")
+    approved = e.PlanApproved(proposal.version, proposal.digest, "human")
+    if not key:
+        return approved
+    from orchgit.signatures import sign
+
+    statement = e.approval_statement(run.id, started.base, proposal.version, proposal.digest)
+    return replace(approved, signature=sign(statement, key))
 
 
 def tell(store: Store, body: e.Body, done: str) -> int:

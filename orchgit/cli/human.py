@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchgit.cli.common import console, plan_title, show_plan
+from orchgit.cli.common import approval, console, plan_title, show_plan
 from orchgit.core import events as e
 from orchgit.core.decide import describe, waiting
 from orchgit.core.state import Run
@@ -18,13 +18,15 @@ from orchgit.report import plan_text, safe
 
 if TYPE_CHECKING:
     from orchgit.cli.screen import Screen
+    from orchgit.eventlog import Store
 
 
 class Human:
     """Asks at the terminal; `idle` for the runner. None means: nobody answers now."""
 
-    def __init__(self, screen: Screen, who: str) -> None:
+    def __init__(self, screen: Screen, store: Store, who: str) -> None:
         self._screen = screen
+        self._store = store
         self._actor = e.Actor("human", who)
 
     def idle(self, run: Run) -> list[e.Draft] | None:
@@ -59,7 +61,7 @@ class Human:
         while True:
             answer = _ask("\nApprove this plan?  y, n, show (the tasks), edit, or say what to change: ").strip()
             if answer in ("y", "yes"):
-                return self._draft(e.PlanApproved(proposal.version, proposal.digest, "human"))
+                return self._draft(approval(self._store, run))
             if answer in ("n", "no"):
                 return None
             if answer in ("s", "show"):

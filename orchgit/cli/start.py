@@ -87,7 +87,7 @@ def drive(session: Session, screen: Screen, *, wait: bool = False, tour: bool = 
     from orchgit.cli.human import Human
     from orchgit.eventlog import user_name
 
-    idle = Human(screen, user_name()).idle if interactive() else None
+    idle = Human(screen, session.runner.log, user_name()).idle if interactive() else None
     try:
         run = session.runner.drive(session.world, wait=wait, idle=idle)
     except KeyboardInterrupt:

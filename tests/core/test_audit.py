@@ -296,6 +296,7 @@ TRUSTED = {
     "roster.*.description roster.*.model roster.*.name roster.*.role sandbox sandboxed scripted settings.agent_retries "
     "settings.attempts settings.parallel settings.plan_retries settings.rounds tool",
     "issue.read": "source text title",
+    "plan.approved": "signature",
     "cell.made": "approximate branch canary canary.* sandbox start",
     "agent.started": "backend brief member model network purpose role sandbox",
     "agent.exited": "cache_read_tokens cache_write_tokens calls cost_micro duration_ms input_tokens member message "
