@@ -7,6 +7,7 @@ state it is in. Every step may be killed and done again.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import time
@@ -24,7 +25,6 @@ from orchgit.process import identity, members
 
 GRACE_S = 3.0  # for those who outlived their engine, between TERM and KILL
 TRANSIENT_S = 0.5  # how long a lock may be a living git's, of somebody who works on our refs by hand
-BURIAL_S = 60.0  # a directory without a log is this old before it is nobody's
 
 
 def clear(door: Door, log: Log, state: Path, run: Run) -> tuple[str, ...]:
@@ -157,18 +157,31 @@ def _cells(state: Path, run: Run) -> Iterator[str]:
             yield f"check-out {path.name}"
 
 
-def bury(common: Path, root: Path) -> None:
-    """Directories of runs whose engine was killed before it could write the first line."""
-    for path in runs_dir(common).iterdir() if runs_dir(common).exists() else []:
-        with suppress(OSError):
-            young = time.time() - path.stat().st_mtime < BURIAL_S
-            if young or (path / "events.jsonl").exists() or Store(path).holder() is not None:
-                continue
-            door = Door(common)
-            base = f"refs/orchgit/base/{path.name}"
-            pinned = door.ref(base)
-            if pinned:
-                door.swap([(base, door.null, pinned)], "orchgit: a run that never began")
-            cells.remove(path)
-            fsync_dir(path.parent)
-            (root / ".orchestration" / "runs" / path.name).unlink(missing_ok=True)
+def birth(common: Path, root: Path, name: str) -> Log:
+    """The directory of a new run and its lock. Who is here alone knows that a directory with neither log nor lock is of
+    a run whose engine was killed before it could write the first line: it is buried."""
+    runs = runs_dir(common)
+    runs.mkdir(parents=True, exist_ok=True)
+    fd = os.open(runs.parent / "births", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        for path in runs.iterdir():
+            if not (path / "events.jsonl").exists() and Store(path).holder() is None:
+                _bury(common, root, path)
+        (runs / name).mkdir()
+        fsync_dir(runs)
+        return Log(runs / name)
+    finally:
+        os.close(fd)
+
+
+def _bury(common: Path, root: Path, path: Path) -> None:
+    door = Door(common, owner=path.name)
+    base = f"refs/orchgit/base/{path.name}"
+    (common / f"{base}.lock").unlink(missing_ok=True)
+    pinned = door.ref(base)
+    if pinned:
+        door.swap([(base, "0" * len(pinned), pinned)], "orchgit: a run that never began")
+    (root / ".orchestration" / "runs" / path.name).unlink(missing_ok=True)
+    cells.remove(path)
+    fsync_dir(path.parent)

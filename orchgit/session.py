@@ -26,7 +26,7 @@ from orchgit.core.codec import decode, dumps, encode
 from orchgit.core.errors import Kind, OrchgitError
 from orchgit.core.plan import Member, Plan, problems
 from orchgit.effects import World, observe
-from orchgit.eventlog import Log, Store, fsync_dir, runs_dir, user_name
+from orchgit.eventlog import Log, Store, runs_dir, user_name
 from orchgit.git import cells
 from orchgit.git.door import Door
 from orchgit.git.user import UserRepo, git_version
@@ -230,14 +230,10 @@ def begin(
     if wrong:
         listed = "\n".join(map(str, wrong))
         raise OrchgitError(Kind.NO, "this plan cannot be run", listed, "mend it; orchgit plan --check FILE looks again")
-    recovery.bury(repo.common, repo.root)
     name = new_run_name()
-    path = runs_dir(repo.common) / name
-    path.mkdir(parents=True)
-    fsync_dir(path.parent)
-    session = Session(repo, Log(path), listeners, progress, sandbox, level)
+    log = recovery.birth(repo.common, repo.root, name)
+    session = Session(repo, log, listeners, progress, sandbox, level)
     link_runs(repo, name)
-    log = session.runner.log
     user = e.Actor("human", user_name())
     started = e.RunStarted(
         e.DECIDER, repo.head, repo.branch, repo.object_format, TOOL, f"git/{version}",

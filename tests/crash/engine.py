@@ -7,7 +7,8 @@ steps of the protocol that are taken out of it (`SABOTAGE`), to see that somebod
 in a process of its own, killed by the kernel.
 
     {"kind": "event", "number": N, "phase": "before" | "torn" | "unsynced" | "after", "part": 0..99}
-    {"kind": "call", "number": N, "action": "kill" | "once" | "always", "errno": E, "classes": MASK}
+    {"kind": "call", "number": N, "action": "kill" | "once" | "always", "errno": E, "classes": MASK,
+     "match": PART}                           of those whose path has this part
     {"kind": "count", "classes": MASK}       only counts
 """
 
@@ -62,14 +63,17 @@ class Block:
         with open(path, "r+b") as file:
             self.map = mmap.mmap(file.fileno(), 4096)
 
-    def arm(self, fault: dict[str, Any] | None) -> None:
+    def arm(self, fault: dict[str, Any] | None, trace: str) -> None:
         action, number, error, classes = "count", 0, 0, ALL
         if fault and fault["kind"] == "call":
             action, number = fault["action"], fault["number"]
             error, classes = fault.get("errno", 0), fault.get("classes", ALL)
         elif fault and fault["kind"] == "count":
             classes = fault.get("classes", ALL)
-        self.map[:512] = bytes(512)
+        self.map[:1024] = bytes(1024)
+        for offset, text in ((256, (fault or {}).get("match", "")), (384, trace)):
+            at = FIELDS.size + offset
+            self.map[at : at + len(text)] = text.encode()
         self.map[: FIELDS.size] = FIELDS.pack(1, 0, number, ACTIONS[action], error, classes, os.getpid(), 0)
 
     def read(self) -> tuple[int, bool, str]:
@@ -268,7 +272,7 @@ def engine(request: dict[str, Any], block: Block, shim: dict[str, str]) -> None:
     for module in list(sys.modules.values()):
         if getattr(module, "clean_env", None) is plain:
             module.clean_env = lambda: {**plain(), **shim}  # type: ignore[attr-defined]
-    block.arm(fault)
+    block.arm(fault, request.get("trace", ""))
     code = 3
     try:
         code = program.main(request["argv"])

@@ -82,10 +82,11 @@ class Engines:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, world: World, *argv: str, fault: Fault | None = None, without: tuple[str, ...] = (),
-            deadline_s: float = DEADLINE_S) -> Ran:  # fmt: skip
+            deadline_s: float = DEADLINE_S, trace: str = "") -> Ran:  # fmt: skip
         request = {
             "argv": list(argv), "env": world.env, "cwd": str(world.repo), "out": str(world.root / "out.txt"),
             "canary": str(self.folder / "canary"), "fault": fault, "without": list(without), "deadline_s": deadline_s,
+            "trace": trace,
         }  # fmt: skip
         assert self.server.stdin is not None
         assert self.server.stdout is not None
@@ -181,6 +182,7 @@ class Lab:
             if kill and ran.fired and ran.code != -9:
                 result.wrong.append(f"a kill that ended with {ran.code}")
             begun = bool(world.names()) and world.log.exists()
+            result.wrong += premature(world) if begun else []
         if not begun:  # killed before it had begun anything: it is started again
             ran = self.engines.run(world, *world.start_args(self.book, "--yes"), without=self.without)
         else:
@@ -229,6 +231,13 @@ class Lab:
         if not ends or published != ends[-1]:  # `git` strips the last newline
             wrong.append(f"published up to {published}, completed at {ends}")
         return wrong
+
+
+def premature(world: World) -> list[str]:
+    """What was acted on before it was written: an agent at work on a request that the log does not have."""
+    events = len(world.log.read_bytes().split(b"\n")) - 1
+    at_work = [int(p.stem) for p in (world.log.parent / "live").glob("*.jsonl")]
+    return [f"request {n} was acted on before it was written" for n in at_work if n >= events]
 
 
 def merged(world: World) -> dict[str, int]:
