@@ -106,15 +106,19 @@ def identity(pid: int) -> str:
 
 
 def members(leader: int) -> list[int]:
-    """Living processes of the session that this process leads or led. Only where there is a /proc."""
-    found = []
+    """Living processes that descend from this one, or are of the session that it leads or led. Only where there is a
+    /proc."""
+    seen: dict[int, tuple[int, int]] = {}  # pid -> (parent, session)
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
         with suppress(OSError, ValueError):
             with open(f"/proc/{name}/stat", "rb") as file:
-                state, _, _, session = file.read().rpartition(b")")[2].split()[:4]
-            if int(session) == leader and state not in (b"Z", b"X"):
-                found.append(int(name))
-    return found
+                state, parent, _, session = file.read().rpartition(b")")[2].split()[:4]
+            if state not in (b"Z", b"X"):
+                seen[int(name)] = (int(parent), int(session))
+    found = {pid for pid, (_, session) in seen.items() if session == leader and pid != leader}
+    while more := {p for p, (up, _) in seen.items() if up in found | {leader} and p not in found and p != leader}:
+        found |= more
+    return sorted(found)
 
 
 class _Job:

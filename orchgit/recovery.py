@@ -69,14 +69,14 @@ def _stop(children: Path) -> Iterator[str]:
 
 
 def _alive(pid: int, said: str) -> list[int]:
-    """The process itself, and the members of its session: a session's number is not given out again while one lives."""
+    """The process itself, what descends from it, and its session, whose number is not given out while one lives."""
     now = identity(pid)
     if now and now != said:
         return []  # the number is somebody else's by now
     boot = said.partition("/")[0]
     if not now and "/" in said and identity(os.getpid()).partition("/")[0] != boot:
         return []
-    return [*([pid] if now else []), *(one for one in members(pid) if one != pid)]
+    return [*([pid] if now else []), *members(pid)]
 
 
 # -- what it left in the repository ----------------------------------------------------------------------
@@ -166,7 +166,7 @@ def birth(common: Path, root: Path, name: str) -> Log:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         for path in runs.iterdir():
-            if not (path / "events.jsonl").exists() and Store(path).holder() is None:
+            if path.is_dir() and not (path / "events.jsonl").exists() and Store(path).holder() is None:
                 _bury(common, root, path)
         (runs / name).mkdir()
         fsync_dir(runs)

@@ -69,7 +69,7 @@ def link_runs(repo: UserRepo, run: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         ignore = folder.parent / ".gitignore"
-        if not ignore.exists():
+        if not ignore.exists() or not ignore.stat().st_size:  # empty: killed while writing it
             ignore.write_text("runs/\n.gitignore\n")  # without `orchgit init`, not even the ignore file is to show
         link = folder / run
         if not link.is_symlink():

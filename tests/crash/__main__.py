@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
-from tests.crash.harness import Fault, Lab, call_points, doubles, event_points
+from tests.crash.harness import AT_WORK, Fault, Lab, call_points, doubles, event_points
 
 
 def main() -> int:
@@ -31,7 +31,7 @@ def main() -> int:
     without = ("immortal",) if given.outliving else ()
     begun = time.monotonic()
     numbers: Counter[str] = Counter()
-    with Lab(outliving=given.outliving, without=without) as lab:
+    with Lab(outliving=100 * given.outliving, without=without) as lab:
         cases: list[tuple[Fault, ...]] = []
         if given.events:
             cases += [(f,) for f in event_points(lab.events)]
@@ -41,6 +41,8 @@ def main() -> int:
         if given.doubles:
             singles = event_points(lab.events) + call_points(lab.calls)
             cases += doubles(singles, chance, given.doubles, lab.calls, lab.events)
+        if given.outliving:  # first while the agent is at work, so that it does outlive it
+            cases = [(AT_WORK, *case) for case in cases]
         if given.sample:
             cases = chance.sample(cases, min(given.sample, len(cases)))
         mine, of = map(int, given.share.split("/"))

@@ -9,6 +9,7 @@ in a process of its own, killed by the kernel.
     {"kind": "event", "number": N, "phase": "before" | "torn" | "unsynced" | "after", "part": 0..99}
     {"kind": "call", "number": N, "action": "kill" | "once" | "always", "errno": E, "classes": MASK,
      "match": PART}                           of those whose path has this part
+    {"kind": "file", "match": GLOB}           killed as soon as there is such a file below the state directory
     {"kind": "count", "classes": MASK}       only counts
 """
 
@@ -21,6 +22,7 @@ import pickle
 import signal
 import struct
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -127,6 +129,16 @@ class Faulty:
             self._die(f"after the fsync of event write {self._seen}")
 
 
+def kill_at_file(pattern: str, block: Block) -> None:
+    def look() -> None:
+        while not any(Path(os.environ["XDG_STATE_HOME"]).glob(pattern)):
+            time.sleep(0.002)
+        block.fired(pattern)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=look, daemon=True).start()
+
+
 def immortal() -> None:
     """As on a platform where nothing kills agents whose engine is gone: a keeper without the parent-death signal."""
     keeper = Path(sandbox.__file__).with_name("keeper.py")
@@ -222,7 +234,15 @@ def no_barrier() -> None:
 
 def forget_requests() -> None:
     """Resume takes nothing up that an engine before it had asked for."""
-    runner.Runner._take_up = lambda self, world: None  # type: ignore[method-assign]
+    plain = runner.Runner._take_up
+
+    def take_up(self: Any, world: Any) -> None:
+        for seq in self._inherited:
+            self._threads[seq] = threading.Thread()  # as if it were under way
+            self._threads[seq].start()
+        plain(self, world)
+
+    runner.Runner._take_up = take_up  # type: ignore[method-assign]
 
 
 def lost_counts() -> None:
@@ -268,6 +288,8 @@ def engine(request: dict[str, Any], block: Block, shim: dict[str, str]) -> None:
     fault = request.get("fault")
     if fault and fault["kind"] == "event":
         eventlog.os = Faulty(fault, block)  # type: ignore[assignment, attr-defined]
+    if fault and fault["kind"] == "file":
+        kill_at_file(fault["match"], block)
     plain = door.clean_env
     for module in list(sys.modules.values()):
         if getattr(module, "clean_env", None) is plain:

@@ -28,19 +28,21 @@ from tests.support.scenario import SOURCE, Book, World, bash, finding, make, pie
 HERE = Path(__file__).parent
 DEADLINE_S = 60.0
 PARTS = (2, 50, 99)
-LATE = "(while :; do date +%N >> src/api/late.txt; sleep 0.005; done) & "
+LATE = "for i in $(seq {}); do date +%N >> src/api/late.txt; sleep 0.01; done"
 
 Fault = dict[str, Any]
+# While the first worker's command runs, which goes on writing if nobody stops it.
+AT_WORK: Fault = {"kind": "file", "match": "orchgit/*/*/api-1/work/src/api/late.txt"}
 
 
-def book(*, outliving: bool = False) -> Book:
-    """`outliving`: the first worker starts something that goes on writing for as long as nobody stops it."""
+def book(*, outliving: int = 0) -> Book:
+    """`outliving`: so often the first worker writes a line, a hundred times a second, if nobody stops it."""
     made = Book(
         piece("api", "api-agent", ["src/api/**"], checks=["grep -n good src/api/a.py"]),
         piece("web", "frontend-agent", ["src/web/**"]),
         piece("last", "test-agent", ["tests/**"], depends_on=["api", "web"]),
     )
-    late = (bash(LATE + "sleep 0.05"),) if outliving else ()
+    late = (bash(LATE.format(outliving)),) if outliving else ()
     made.jobs["work/api/1"] = [turn(write("src/api/a.py", "bad\n"), *late), turn(report_of("api"))]
     gone = (bash("rm -f src/api/late.txt"),) if outliving else ()
     made.jobs["work/api/2"] = [turn(write("src/api/a.py", "good\n"), *gone), turn(report_of("api"))]
@@ -136,7 +138,7 @@ class Result:
 class Lab:
     """One template world, copied for every case; and the tree of the undisturbed run. Use as a context."""
 
-    def __init__(self, *, outliving: bool = False, without: tuple[str, ...] = ()) -> None:
+    def __init__(self, *, outliving: int = 0, without: tuple[str, ...] = ()) -> None:
         self.without = without
         self.engines = Engines()
         self.folder = Path(tempfile.mkdtemp(prefix="lab-", dir=place()))
@@ -147,7 +149,9 @@ class Lab:
         ran = self.engines.run(world, *world.start_args(self.book, "--yes"), fault={"kind": "count"})
         assert ran.code == 0, (world.root / "out.txt").read_text()
         self.calls = ran.counted
-        self.events = len(world.events())
+        types = [ev["type"] for ev in world.events()]
+        self.first = types.index("plan.requested") + 1  # events of the first batch, which is one write
+        self.events = len(types) - self.first + 1  # writes to the log
         self.tree = world.git("rev-parse", f"orchgit/{world.name}/integration^{{tree}}")
         self.merges = merged(world)
         wrong = self.violations(world)
@@ -167,14 +171,21 @@ class Lab:
         shutil.copytree(self.template.root, root, symlinks=True)
         return World(root)
 
-    def case(self, *faults: Fault, kill: bool = True) -> Result:
+    def write_of(self, kind: str, **data: Any) -> int:
+        """The number of the write that logs the first such event of the undisturbed run."""
+        return int(self.undisturbed.events(kind, **data)[0]["seq"]) - self.first + 2
+
+    def case(
+        self, *faults: Fault, kill: bool = True, without: tuple[str, ...] = (), deadline_s: float = DEADLINE_S
+    ) -> Result:
         """Start with the first fault, resume with each of the others, then resume to the end, and look."""
+        without = without or self.without
         world = self.fresh()
         result = Result(list(faults), 0, [])
         begun = False
         for fault in faults:
             argv = ["resume"] if begun else world.start_args(self.book, "--yes")
-            ran = self.engines.run(world, *argv, fault=fault, without=self.without)
+            ran = self.engines.run(world, *argv, fault=fault, without=without)
             result.fired += ran.fired
             result.where.append(f"{ran.what} -> {ran.code}")
             if ran.code is None:
@@ -184,9 +195,9 @@ class Lab:
             begun = bool(world.names()) and world.log.exists()
             result.wrong += premature(world) if begun else []
         if not begun:  # killed before it had begun anything: it is started again
-            ran = self.engines.run(world, *world.start_args(self.book, "--yes"), without=self.without)
+            ran = self.engines.run(world, *world.start_args(self.book, "--yes"), without=without)
         else:
-            ran = self.engines.run(world, "resume", without=self.without)
+            ran = self.engines.run(world, "resume", without=without, deadline_s=deadline_s)
         if ran.code != 0:
             result.wrong.append(f"resume ends with {ran.code}")
         try:

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from tests.crash.harness import Fault, Lab, call_points, doubles, event_points
+from tests.crash.harness import AT_WORK, Fault, Lab, call_points, doubles, event_points
 
 pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="the shim that kills at a call is C, and there is no cc")
 SEED = 20
@@ -54,12 +54,11 @@ def test_what_began_half_never_began(lab: Lab) -> None:
         holds(lab, {"kind": "event", "number": 1, "phase": phase, "part": part})
 
 
-@pytest.mark.parametrize("number", [1, 4])
-def test_agents_that_outlive_their_engine_are_stopped(number: int) -> None:
+@pytest.mark.parametrize("again", [1, 40, 0])
+def test_agents_that_outlive_their_engine_are_stopped(again: int) -> None:
     """As on a platform where nothing kills them: killed while the worker is at work, and again while it is resumed."""
-    with Lab(outliving=True, without=("immortal",)) as lab:
-        events = [ev["type"] for ev in lab.undisturbed.events()]
-        at_work = events.index("agent.reported") + number
-        result = lab.case({"kind": "event", "number": at_work, "phase": "before"})
+    with Lab(outliving=100, without=("immortal",)) as lab:
+        second: list[Fault] = [{"kind": "call", "number": again, "action": "kill"}] if again else []
+        result = lab.case(AT_WORK, *second)
         assert result.wrong == [], f"{result.where}\n{result.said}"
-        assert result.fired == 1
+        assert result.fired == 1 + len(second)
