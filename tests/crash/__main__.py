@@ -1,4 +1,4 @@
-"""`python -m tests.crash [--events] [--calls] [--doubles N] [--outliving] [--sample N] [--seed S] [--out FILE]`
+"""`python -m tests.crash [--events] [--calls] [--doubles N] [--errors N] [--outliving] [--sample N] [--seed S] …`
 
 All of what is asked for, one case after the other; one line of JSON for each that is not well, and the numbers at the
 end. `--share I/N` takes every N-th case from the I-th on: so many of these run side by side.
@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
-from tests.crash.harness import AT_WORK, Fault, Lab, call_points, doubles, event_points
+from tests.crash.harness import AT_WORK, Fault, Lab, call_points, doubles, error_points, event_points
 
 
 def main() -> int:
@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("--events", action="store_true", help="every boundary of every event")
     parser.add_argument("--calls", action="store_true", help="every call that changes a file system")
     parser.add_argument("--doubles", type=int, default=0, help="so many pairs of faults, by the seed")
+    parser.add_argument("--errors", type=int, default=0, help="so many refused calls, by the seed")
     parser.add_argument("--sample", type=int, default=0, help="only so many of all of these, by the seed")
     parser.add_argument("--outliving", action="store_true", help="agents outlive their engine")
     parser.add_argument("--seed", type=int, default=1)
@@ -43,6 +44,7 @@ def main() -> int:
             cases += doubles(singles, chance, given.doubles, lab.calls, lab.events)
         if given.outliving:  # first while the agent is at work, so that it does outlive it
             cases = [(AT_WORK, *case) for case in cases]
+        cases += [(f,) for f in error_points(lab.calls, chance, given.errors)]
         if given.sample:
             cases = chance.sample(cases, min(given.sample, len(cases)))
         mine, of = map(int, given.share.split("/"))
@@ -52,9 +54,9 @@ def main() -> int:
             if given.seconds and time.monotonic() - begun > given.seconds:
                 numbers["not reached"] += 1
                 continue
-            result = lab.case(*case)
+            result = lab.error(*case) if "errno" in case[0] else lab.case(*case)
             numbers[f"{len(case)} faults"] += 1
-            numbers[f"{len(case)} faults, {result.fired} fired"] += 1
+            numbers[f"{len(case)} faults, {int(result.fired)} fired"] += 1
             numbers["wrong"] += bool(result.wrong)
             line = json.dumps({"case": case, "fired": result.fired, "where": result.where, "wrong": result.wrong,
                                "said": result.said})  # fmt: skip

@@ -8,6 +8,7 @@ playbook. `python -m tests.crash` runs them all; the tests run a seeded sample.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -31,6 +32,8 @@ PARTS = (2, 50, 99)
 LATE = "for i in $(seq {}); do date +%N >> src/api/late.txt; sleep 0.01; done"
 
 Fault = dict[str, Any]
+# What a refused call can become that a human, or another attempt, has to deal with.
+ASKING = ("blocker.raised", "cell.failed", "gate.failed", "agent.failed", "run.failed", "merge.stale", "checks.stale")
 # While the first worker's command runs, which goes on writing if nobody stops it.
 AT_WORK: Fault = {"kind": "file", "match": "orchgit/*/*/api-1/work/src/api/late.txt"}
 
@@ -209,6 +212,41 @@ class Lab:
         shutil.rmtree(world.root, ignore_errors=True)
         return result
 
+    def error(self, fault: Fault) -> Result:
+        """The machine refuses a call, once or for ever; then it is mended.
+
+        Always: it ends in words and not in a traceback, and the log, what is merged and the repository are whole. Where
+        the engine did not turn it into something for a human to decide, resuming ends as if nothing had happened.
+        """
+        world = self.fresh()
+        result = Result([fault], 0, [])
+        ran = self.engines.run(world, *world.start_args(self.book, "--yes"), fault=fault)
+        result.fired = int(ran.fired)
+        result.where.append(f"{ran.what} -> {ran.code}")
+        said = (world.root / "out.txt").read_text()
+        if ran.code is None or ran.code < 0:
+            result.wrong.append(f"it ends with {ran.code}")
+        if "Traceback" in said:
+            result.wrong.append(f"a traceback: {said[said.index('Traceback') :][-1500:]}")
+        begun = bool(world.names()) and world.log.exists()
+        failed = [] if not begun else [ev for ev in world.events() if ev["type"] in ASKING]
+        if begun:
+            result.wrong += [w for w in audit(world) if "violation" in w]
+            ran = self.engines.run(world, "resume")
+        else:
+            ran = self.engines.run(world, *world.start_args(self.book, "--yes"))
+        if not failed:
+            result.wrong += [f"resume ends with {ran.code}"] if ran.code else self.violations(world)
+        else:
+            result.wrong += [w for w in audit(world) if "violation" in w]
+            result.wrong += [f"processes: {left}" for left in left_over(world)]
+            fsck = world.git("fsck", "--full", "--strict", "--no-dangling", ok=False)
+            result.wrong += [f"fsck: {fsck}"] if fsck else []
+        result.said = (world.root / "out.txt").read_text()[-4000:] if result.wrong else ""
+        kill_left(world)
+        shutil.rmtree(world.root, ignore_errors=True)
+        return result
+
     def violations(self, world: World) -> list[str]:
         """What does not hold of a run that went on to its end."""
         wrong = []
@@ -316,6 +354,20 @@ def event_points(events: int) -> list[Fault]:
 
 def call_points(calls: int) -> list[Fault]:
     return [{"kind": "call", "number": n, "action": "kill"} for n in range(1, calls + 1)]
+
+
+def error_points(calls: int, chance: Random, count: int) -> list[Fault]:
+    """Refusals at a write, a sync or a rename, once or from then on; with EINTR only once, which means "again"."""
+    found: list[Fault] = []
+    while len(found) < count:
+        number, classes = chance.choice(((errno.EIO, 7), (errno.ENOSPC, 5), (errno.EDQUOT, 5), (errno.EINTR, 7)))
+        action = "once" if number == errno.EINTR else chance.choice(("once", "always"))
+        kind = chance.choice([c for c in (1, 2, 4) if c & classes])
+        most = calls // {1: 3, 2: 6, 4: 6}[kind]  # as many of them, roughly
+        found.append({
+            "kind": "call", "number": chance.randint(1, most), "action": action, "errno": number, "classes": kind,
+        })  # fmt: skip
+    return found
 
 
 def doubles(singles: list[Fault], chance: Random, count: int, calls: int, events: int) -> list[tuple[Fault, Fault]]:

@@ -77,7 +77,7 @@ static const char *name_of(int fd, char *room, size_t size) {
 }
 static int regular(int fd) {
     struct stat st;
-    int kept = errno, yes = c && c->on && fstat(fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode));
+    int kept = errno, yes = fd > 2 && c && c->on && fstat(fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode));
     errno = kept;
     return yes;
 }
