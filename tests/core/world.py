@@ -703,6 +703,8 @@ class Sim:
             seen = e.ScopeViolationSeen(name, attempt, "stray", "created", "watchdog")
             yield e.Draft(seen, ENGINE, event.seq)
             yield e.Draft(e.WatchIncomplete(name, attempt, "overflow"), ENGINE, event.seq)
+            yield e.Draft(e.AgentPaused(name, attempt, "stray"), ENGINE, event.seq)
+            yield e.Draft(e.AgentContinued(name, attempt, self.rng.random() < 0.5), USER)
 
     # -- humans
 
@@ -761,6 +763,7 @@ class Sim:
             e.ShipAsked(),
             e.ScopeGranted(rng.choice(self.plan.assignments).id, 1, ("extra/x",)),
             e.ScopeRefused(rng.choice(self.plan.assignments).id, 1, "no"),
+            e.AgentContinued(rng.choice(self.plan.assignments).id, 1, True),
         ))  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import hashlib
 import os
 import stat
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +19,7 @@ from orchgit.agent_run import confined
 from orchgit.git import cells, gate
 from orchgit.git.door import Door
 from orchgit.process import Ended
-from orchgit.sandbox import Level, Sandbox, best
+from orchgit.sandbox import Furnished, Level, Sandbox, best
 
 WHEN = "1767225600 +0000"
 ENV = {
@@ -149,7 +150,9 @@ def snapshot(folder: Path, *skip: str) -> dict[str, tuple[int, str]]:
 
 
 def sandbox() -> tuple[Sandbox, Level]:
-    return best(allow_unsandboxed=True)
+    """The best there is, in which the repositories of a test stay readable: they lie below /tmp."""
+    way, level = best(allow_unsandboxed=True)
+    return Furnished(way, level, readable=(os.path.realpath(tempfile.gettempdir()),)), level
 
 
 def work(cell: cells.Cell, script: str) -> Ended:
