@@ -292,7 +292,8 @@ def a_changed_blob(place: Place) -> set[str]:
 
 
 def a_deleted_blob(place: Place) -> set[str]:
-    next((place.directory / "blobs").iterdir()).unlink()
+    brief = next(ev.body.brief for ev in place.reading().events if isinstance(ev.body, e.AgentStarted))
+    (place.directory / "blobs" / brief).unlink()
     return {"log.blobs"}
 
 
