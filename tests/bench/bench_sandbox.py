@@ -48,7 +48,7 @@ def variants(cell: Path, tmp: Path, env: Mapping[str, str]) -> dict[str, Callabl
     return found
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     given = common.arguments(__doc__, 20, argv)
     with common.place() as (root, _):
         cell, tmp = root / "cell", root / "tmp"
@@ -81,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"  {name:15} {min(own) * 1e3:7.1f} ({statistics.median(own) * 1e3:7.1f})   of bare"
                 f" {min(own) / min(bare):6.2f} ({ratio:6.2f}){running}"
             )
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))
