@@ -25,30 +25,65 @@ from orchgit.core.errors import OrchgitError
 from orchgit.eventlog import Store
 from orchgit.git import cells
 from orchgit.git.door import Door, object_stores
-from orchgit.process import Child, Launch
+from orchgit.process import Child, Launch, identity
 from orchgit.roster import Roster, prompt
 from orchgit.sandbox import Confinement, Furnished, Level, Network, Overlay, Sandbox, base_env, launcher
 from orchgit.sandbox.secrets import secrets
 
+CHILDREN = "children"
 Emit = Callable[[e.Draft], None]
 MAX_MESSAGE = 1000
 ASK_VARIABLE = "ORCHGIT_SCOPE_REQUEST"  # names the file by which an agent without our tools asks for more scope
 
 
 class Place:
-    """Where an agent works: a cell and its confinement, made when the first tool is called and not before."""
+    """Where an agent works: a cell and its confinement, made when the first tool is called and not before.
+
+    Paused, all that was started there stands still, and what is started meanwhile does too.
+    """
 
     def __init__(self, workdir: Path, make: Callable[[], Launch]) -> None:
         self.workdir = workdir
         self._make = make
         self._launch: Launch | None = None
         self._lock = threading.Lock()
+        self._children: list[Child] = []
+        self._still_s = 0.0  # how long it was paused, all in all
+        self._since_s: float | None = None  # monotonic: when the pause began
 
     def __call__(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None) -> Child:
         with self._lock:
             if self._launch is None:
                 self._launch = self._make()
-        return self._launch(argv, env=env, cwd=cwd)
+            child = self._launch(argv, env=env, cwd=cwd)
+            self._children.append(child)
+            if self._since_s is not None:
+                child.pause()
+        return child
+
+    def pause(self) -> bool:
+        """False when it is paused already."""
+        with self._lock:
+            if self._since_s is not None:
+                return False
+            self._since_s = time.monotonic()
+            for child in self._children:
+                child.pause()
+        return True
+
+    def resume(self) -> None:
+        with self._lock:
+            if self._since_s is None:
+                return
+            self._still_s += time.monotonic() - self._since_s
+            self._since_s = None
+            for child in self._children:
+                child.resume()
+
+    def clock(self) -> float:
+        """time.monotonic, but it stands still with the place."""
+        since_s = self._since_s
+        return (time.monotonic() if since_s is None else since_s) - self._still_s
 
     @property
     def used(self) -> bool:
@@ -66,7 +101,14 @@ def confined(
     home = str(cell.home) if str(cell.home) in writable else tempfile.mkdtemp(prefix="home-", dir=cell.tmp)
     cage = confinement(cell, writable, network=network, mounted=mounted)
     env = base_env(home, str(cell.tmp), extra={ASK_VARIABLE: str(scope_request(cell))})
-    return launcher(sandbox, cage, cwd=str(cell.work), env=env)
+    launch = launcher(sandbox, cage, cwd=str(cell.work), env=env)
+
+    def recorded(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None) -> Child:
+        child = launch(argv, env=env, cwd=cwd)
+        note_child(cell.root.parent, child.pid)
+        return child
+
+    return recorded
 
 
 def confinement(
@@ -78,6 +120,13 @@ def confinement(
         overlay = Overlay(str(cell.work), lowers, upper=str(cell.top), work=str(cell.root / "ovl"))
     readable = (os.path.realpath(cell.root),)
     return Confinement(tuple(writable), str(cell.tmp), network=network, overlay=overlay, readable=readable)
+
+
+def note_child(state: Path, pid: int) -> None:
+    """Write down whom the engine started, for the one after it: agents die with their engine where the kernel sees to
+    it, and elsewhere somebody has to look (recovery.py)."""
+    with (state / CHILDREN).open("ab", buffering=0) as file:
+        file.write(f"{pid} {identity(pid)}\n".encode())
 
 
 def scope_request(cell: cells.Cell) -> Path:
@@ -172,7 +221,7 @@ class Agents:
             job = agents.Job(
                 role=role, purpose=purpose, key=key, agent=name, system=system, brief=text,
                 workdir=str(place.workdir), tools=member.tools, results=_results(purpose, parse or {}),
-                model=model, limits=member.limits, launch=place, stop=stop, record=record,
+                model=model, limits=member.limits, launch=place, stop=stop, record=record, clock=place.clock,
                 progress=lambda line: self.progress(name, line), options=self.config.options(backend.name),
                 session=session, answer=answer,
             )  # fmt: skip

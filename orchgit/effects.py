@@ -17,12 +17,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from orchgit import brief, checks, githooks, wire
-from orchgit.agent_run import Agents, Emit, Place, confined, confinement, scope_request
+from orchgit import brief, cellrun, checks, githooks, wire
+from orchgit.agent_run import Agents, Emit, Place, confined, scope_request
 from orchgit.agents import Role
 from orchgit.agents.toolbox import TEMP_PREFIX
+from orchgit.config import Config
 from orchgit.core import events as e
 from orchgit.core.audit import merge_trailers
 from orchgit.core.decide import ENGINE
@@ -34,17 +35,38 @@ from orchgit.core.review import same
 from orchgit.core.scope import Scope, hook_rules
 from orchgit.core.state import Run, branch
 from orchgit.git import cells, gate, merges, totals, trees
-from orchgit.git.door import Door, GitError
+from orchgit.git.door import Door, GitError, Missing
 from orchgit.git.harvest import is_whiteout
 from orchgit.git.user import UserRepo
-from orchgit.sandbox import base_env
-from orchgit.sandbox.canary import Probe, misses, prove
+from orchgit.sandbox import Sandbox
+from orchgit.sandbox.canary import Probe
 from orchgit.watch import Sighting, Watch, Watchdog
 
-HARVEST_S = 600
 OUTLINE_FILES = 400
-MAX_SIGHTINGS = 200  # of one attempt that are logged: a worker must not fill the log
 MAX_LISTED_BYTES = 40_000  # of the violations in one event, as JSON
+
+
+class Guard:
+    """What is done, by policy, when an attempt touches what is outside its scope. Called on the watchdog's thread."""
+
+    def __init__(self, policy: Literal["tell", "pause", "stop"], place: Place, stop: threading.Event) -> None:
+        self._policy, self._place, self._stop = policy, place, stop
+        self._last = ""
+        self.stopped = ""  # the path it was stopped for
+
+    def seen(self, path: str) -> bool:
+        """Whether it was paused for it."""
+        self._last = path
+        if self._policy == "stop":
+            self.go_on(stop=True)
+        return self._policy == "pause" and self._place.pause()
+
+    def go_on(self, *, stop: bool) -> None:
+        if stop:
+            self.stopped = self._last
+            self._stop.set()  # before the pause ends: no tool is to be called any more
+        else:
+            self._place.resume()
 
 
 @dataclass
@@ -59,7 +81,14 @@ class World:
     overlay: bool = False  # whether cells are overlays on one checkout of the run's base
     watches: dict[tuple[str, int], Watch] = field(default_factory=dict)
     stops: dict[int, threading.Event] = field(default_factory=dict)
+    guards: dict[tuple[str, int], Guard] = field(default_factory=dict)
     _making: threading.Lock = field(default_factory=threading.Lock)
+
+    def go_on(self, said: e.AgentContinued) -> None:
+        """A human's word on a paused attempt."""
+        guard = self.guards.get((said.assignment, said.attempt))
+        if guard is not None:
+            guard.go_on(stop=said.stop)
 
     def base(self, run: Run) -> cells.Base | None:
         """What this run's cells stand on; None where each is a checkout. Raises GitError."""
@@ -77,7 +106,45 @@ class World:
 
 
 def perform(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
-    """Do what the request says; the outcome. A failure of ours is an exception, and ends the run as such."""
+    """Do what the request says; the outcome. A failure of ours is an exception, and ends the run as such.
+
+    That git cannot is no fault of ours: somebody may have deleted what the run stands on. It is an outcome that stops
+    at a human, and an abort gets through.
+    """
+    try:
+        return _perform(world, run, event, emit)
+    except Missing as error:
+        return _unable(world, event, f"object {error} is not in the repository any more")
+    except GitError as error:
+        return _unable(world, event, str(error)[:1000])
+
+
+def _unable(world: World, event: e.Event, why: str) -> e.Draft:
+    """The outcome of a request that git could not serve."""
+    body = event.body
+    match body:
+        case e.CellRequested():
+            done: e.Body = e.CellFailed(body.assignment, body.attempt, why)
+        case e.GateRequested():
+            kept = _copy_out(world, world.cell(body.assignment, body.attempt), body.assignment, body.attempt)
+            done = e.GateFailed(body.assignment, body.attempt, (e.Violation("", f"{why}; {kept}"[:1000]),), 1, "")
+        case e.SalvageRequested():
+            kept = _copy_out(world, world.cell(body.assignment, body.attempt), body.assignment, body.attempt)
+            done = e.SalvageKept(body.assignment, body.attempt, "", f"{why}; {kept}")
+        case e.ChecksRequested(subject="integration"):
+            done = e.ChecksFailed(body.subject, body.attempt, body.onto, "", (), False, why)
+        case e.ChecksRequested():
+            done = e.ChecksStale(body.subject, body.attempt, body.onto, (), why)
+        case e.MergePrepared() | e.MergeRequested():
+            done = e.MergeStale(body.land, body.assignment, "", why)
+        case e.ShipRequested():
+            done = e.ShipObserved(body.ref, "", why)
+        case _:
+            done = e.AgentFailed("unavailable", why)
+    return e.Draft(done, ENGINE, event.seq)
+
+
+def _perform(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
     body = event.body
     match body:
         case e.CellRequested():
@@ -116,6 +183,12 @@ def recover(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
     """End a request that has no outcome."""
     # Asked for by a command that had no engine (`orchgit grant`): no agent has begun, so none was lost.
     if isinstance(event.body, e.AgentRequested) and event.seq in run.begun:
+        said = world.agents.store.path / "live" / f"{event.seq}.jsonl"
+        if said.exists():
+            transcript = world.agents.store.put(said.read_bytes())
+            exited = e.AgentExited(event.body.member, "lost", "", 0, 0, 0, 0, 0, 0, None, transcript)
+            emit(e.Draft(exited, ENGINE, event.seq))
+            said.unlink()
         return e.Draft(e.AgentFailed("lost", "its engine ended", lost=True), ENGINE, event.seq)
     return perform(world, run, event, emit)
 
@@ -140,7 +213,7 @@ def _cell(world: World, run: Run, event: e.Event, body: e.CellRequested) -> e.Bo
         cell = cells.make(door, cell.root, start, branch=ref, who=work.spec.worker, base=world.base(run))
         missing = cells.copy_in(cell, world.repo.root, world.agents.config.cells.copied)
         githooks.install_cell(str(cell.git), hook_rules(work.spec.scope), base=start, branch=ref)
-        probes = _prove(world, cell, _writable(cell, work.spec.scope))
+        probes = _tried(world, cell, work.spec.scope)
     except merges.Stale as error:
         paths = ", ".join(map(shown, error.paths))
         return e.CellFailed(name, body.attempt, f"the dependencies' work cannot be joined, at: {paths}")
@@ -148,7 +221,7 @@ def _cell(world: World, run: Run, event: e.Event, body: e.CellRequested) -> e.Bo
         return e.CellFailed(name, body.attempt, str(error)[:1000])
     except OrchgitError as error:
         return e.CellFailed(name, body.attempt, f"{error.what} {error.why}"[:1000])
-    through = _through(world, probes)
+    through = cellrun.through(probes, world.agents.level)
     if through:
         return e.CellFailed(name, body.attempt, through)
     canary = [f"{p.name}: {'prevented' if p.prevented else 'not prevented'}" for p in probes]
@@ -191,22 +264,6 @@ def _contains(door: Door, tip: str, commit: str) -> bool:
     return True
 
 
-def _harvest(world: World, cell: cells.Cell, start: str, when: str) -> gate.Snapshot:
-    """What the worker left, taken in. Raises gate.BadPack."""
-    try:
-        cells.reopen(cell)
-        launch = confined(world.agents.sandbox, cell, (str(cell.top),), mounted=False)
-        ended = launch(cells.harvest_argv(cell, start)).finish(
-            deadline_s=HARVEST_S, output_cap=gate.MAX_PACK + 4096
-        )  # fmt: skip
-    except OSError as error:
-        raise gate.BadPack(f"its cell cannot be read: {error}") from error
-    if ended.returncode or ended.timed_out or ended.truncated:
-        said = ended.stderr.decode("utf-8", "backslashreplace").strip()[-500:]
-        raise gate.BadPack(f"the work could not be packed: {said or 'too large, or too slow'}")
-    return gate.admit(world.door, ended.stdout, start, when)
-
-
 def _salvage_ref(run: Run, name: str, attempt: int) -> str:
     return f"refs/orchgit/salvage/{run.id}/{name}/{attempt}"
 
@@ -218,7 +275,7 @@ def _salvage(world: World, run: Run, event: e.Event, body: e.SalvageRequested) -
     if not cell.work.exists():
         return e.SalvageKept(name, attempt, "", "its cell is gone")
     try:
-        left = _harvest(world, cell, start, merges.git_date(event.time))
+        left = cellrun.harvest(world.door, world.agents.sandbox, cell, start, merges.git_date(event.time))
     except gate.BadPack as error:
         return e.SalvageKept(name, attempt, "", f"{str(error)[:500]}; {_copy_out(world, cell, name, attempt)}")
     if left.tree == world.door.tree_of(start):
@@ -261,38 +318,37 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
     scope = work.spec.scope
     stop = world.stops.setdefault(event.seq, threading.Event())
 
-    told = 0
+    writable = cellrun.writable(cell, scope)
+    network = world.agents.network("worker")
+    place = Place(cell.work, lambda: confined(world.agents.sandbox, cell, writable, network=network))
+    guard = world.guards[name, attempt] = Guard(world.agents.config.watch.policy, place, stop)
 
     def sighted(seen: Sighting) -> None:
-        nonlocal told
-        told += 1
-        if told > MAX_SIGHTINGS:
-            if told == MAX_SIGHTINGS + 1:
-                why = f"more than {MAX_SIGHTINGS} paths outside the scope were touched"
-                emit(e.Draft(e.WatchIncomplete(name, attempt, why), ENGINE, event.seq))
-            return
-        note = e.ScopeViolationSeen(name, attempt, shown(seen.path)[:300], seen.kind, "watchdog")
-        emit(e.Draft(note, ENGINE, event.seq))
-        if world.agents.config.watch.policy == "stop":
-            stop.set()
+        path = shown(seen.path)[:300]
+        paused = guard.seen(path)  # first, and then the words
+        emit(e.Draft(e.ScopeViolationSeen(name, attempt, path, seen.kind, "watchdog"), ENGINE, event.seq))
+        if paused:
+            emit(e.Draft(e.AgentPaused(name, attempt, path), ENGINE, event.seq))
 
     if work.asks:
         through = _reconfine(world, cell, run, name)
         if through:
             return e.Draft(e.AgentFailed("error", through), ENGINE, event.seq)
-    watch = world.watchdog.watch(str(cell.top), scope.allows, sighted, ignore=_own_temporary)
+    lowers = tuple(map(str, cell.lowers))
+    watch = world.watchdog.watch(str(cell.top), scope.allows, sighted, ignore=_own_temporary, lowers=lowers)
     world.watches[name, attempt] = watch
-    writable = _writable(cell, scope)
-    network = world.agents.network("worker")
-    place = Place(cell.work, lambda: confined(world.agents.sandbox, cell, writable, network=network))
     outcome, report = world.agents.run(
         role="worker", purpose="work", name=body.member, key=brief.key(run, body), brief=brief.work(run, name),
         place=place, stop=stop, cause=event.seq, emit=emit, scope_of=(name, attempt),
         parse={"request_scope": wire.parse_scope_request},
         session=world.agents.store.blob(body.session) if body.session else b"", answer=work.answer,
     )  # fmt: skip
+    watch.settle()
     if watch.incomplete:
         emit(e.Draft(e.WatchIncomplete(name, attempt, "; ".join(watch.reasons)[:500]), ENGINE, event.seq))
+    if guard.stopped and outcome.status == "stopped":
+        why = f"it was stopped because it touched {guard.stopped}, outside its scope"
+        return e.Draft(e.AgentFailed("stopped", why), ENGINE, event.seq)
     wish = report if isinstance(report, wire.ScopeRequestIn) else _left_wish(cell)
     if wish is not None and outcome.status in ("done", "no_report"):
         if work.asks == MAX_ASKS:
@@ -336,29 +392,17 @@ def _reconfine(world: World, cell: cells.Cell, run: Run, name: str) -> str:
         start = run.works[name].attempts[-1].start
         githooks.install_cell(str(cell.git), hook_rules(scope), base=start, branch=branch(run.id, name))
     try:
-        probes = _prove(world, cell, _writable(cell, scope))
+        probes = _tried(world, cell, scope)
     except OrchgitError as error:
         return f"{error.what} {error.why}"[:1000]
-    return _through(world, probes)
+    return cellrun.through(probes, world.agents.level)
 
 
-def _writable(cell: cells.Cell, scope: Scope) -> tuple[str, ...]:
-    return (*cells.make_roots(cell, tuple(r.path for r in scope.roots())), str(cell.git), str(cell.home))
-
-
-def _prove(world: World, cell: cells.Cell, writable: tuple[str, ...]) -> list[Probe]:
-    """The canary, in the very sandbox that the agent is about to get."""
-    return prove(
-        world.agents.sandbox, confinement(cell, writable, network=world.agents.network("worker")),
-        env=base_env(str(cell.home), str(cell.tmp)), forbidden=world.forbidden(), engine_pid=os.getpid(),
-        secret_path=str(world.agents.store.path / "events.jsonl"),
+def _tried(world: World, cell: cells.Cell, scope: Scope) -> list[Probe]:
+    return cellrun.tried(
+        world.agents.sandbox, cell, cellrun.writable(cell, scope), world.forbidden(),
+        network=world.agents.network("worker"), secret=str(world.agents.store.path / "events.jsonl"),
     )  # fmt: skip
-
-
-def _through(world: World, probes: Sequence[Probe]) -> str:
-    """What got through although the level promises to prevent it, in words; "" when it holds."""
-    tried = "; ".join(f"{p.name}: {p.detail}" for p in misses(probes, world.agents.level))
-    return f"the sandbox does not hold: {tried}"[:1000] if tried else ""
 
 
 def _own_temporary(path: bytes) -> bool:
@@ -400,21 +444,16 @@ def _gate(world: World, run: Run, event: e.Event, body: e.GateRequested, emit: E
         return e.GateFailed(name, attempt, _listed(found), len(found), salvage)
 
     try:
-        left = _harvest(world, world.cell(name, attempt), start, merges.git_date(event.time))
+        left = cellrun.harvest(
+            door, world.agents.sandbox, world.cell(name, attempt), start, merges.git_date(event.time)
+        )
     except gate.BadPack as error:
         kept = _copy_out(world, world.cell(name, attempt), name, attempt)
         return failed([e.Violation("", f"{str(error)[:500]}; {kept}")], "")
     salvage = (_salvage_ref(run, name, attempt), left.commit, None)
     base_tree = door.tree_of(start)
-    changes = gate.raw_diff(door, base_tree, left.tree)
-    found = gate.judge(door, spec.scope, changes, base_tree)
-    tree = ""
-    if not found:
-        try:
-            tree = gate.construct(door, base_tree, changes, spec.scope)
-            found = gate.missing_outputs(door, tree, spec.outputs)
-        except trees.Unmergeable as error:
-            found = [e.Violation(shown(error.path), "a file and a directory cannot have one name")]
+    judged = cellrun.judged(door, spec.scope, base_tree, left.tree, spec.outputs)
+    changes, found, tree = judged.changes, judged.violations, judged.tree
     if found:
         door.swap([salvage], f"orchgit: attempt {attempt}, as the worker left it")
         door.barrier()
@@ -477,20 +516,29 @@ def _all_checks(run: Run) -> tuple[str, ...]:
 
 
 def _run_checks(world: World, run: Run, tree: str, commands: tuple[str, ...], name: str) -> list[checks.Checked]:
+    team = world.agents
+    return run_checks(
+        world.door, world.repo, team.config, team.sandbox, world.state / name, tree, commands, world.base(run)
+    )  # fmt: skip
+
+
+def run_checks(
+    door: Door, repo: UserRepo, config: Config, sandbox: Sandbox, place: Path, tree: str, commands: tuple[str, ...],
+    base: cells.Base | None = None,
+) -> list[checks.Checked]:  # fmt: skip
     """All of them, in order, also after a failure: the feedback should name everything at once.
 
-    Each has a checkout, a HOME and a temporary directory of its own: what one check runs is the worker's code, and
-    must not prepare the ground for the next.
+    Each has a checkout, a HOME and a temporary directory of its own, beside `place`: what one check runs is the
+    worker's code, and must not prepare the ground for the next.
     """
     done = []
-    settings = world.agents.config.checks
     for number, command in enumerate(commands):
-        cell = cells.plain_checkout(world.door, world.state / f"{name}-{number}", tree, world.base(run))
+        cell = cells.plain_checkout(door, place.with_name(f"{place.name}-{number}"), tree, base)
         try:
-            cells.copy_in(cell, world.repo.root, world.agents.config.cells.copied)
+            cells.copy_in(cell, repo.root, config.cells.copied)
             writable = (str(cell.work), str(cell.home))
-            launch = confined(world.agents.sandbox, cell, writable, network=world.agents.config.network.checks)
-            done.append(checks.run(command, launch, settings.deadline_s))
+            launch = confined(sandbox, cell, writable, network=config.network.checks)
+            done.append(checks.run(command, launch, config.checks.deadline_s))
         finally:
             cells.remove(cell.root)
     return done
@@ -529,8 +577,10 @@ def _swap(world: World, run: Run, body: e.MergeRequested) -> e.Body:
         try:
             old = "" if first and found is None else body.old
             door.swap([(body.ref, body.new, old)], f"orchgit: {body.land} {body.assignment}".rstrip())
-        except GitError:
+        except GitError as error:
             found = door.ref(body.ref)
+            if found == old:  # where it was: it is not the ref that is in the way
+                return e.MergeStale(body.land, body.assignment, found, str(error)[:1000])
             if found != body.new:
                 return e.MergeStale(body.land, body.assignment, found or "")
     door.barrier()

@@ -13,6 +13,7 @@ import queue
 import select
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -57,6 +58,12 @@ class Child(Protocol):
     def stop(self, grace_s: float = 2.0) -> Ended:
         """TERM to everything it started, KILL after the grace; returns what it left in the pipes."""
 
+    def pause(self) -> None:
+        """Stop (SIGSTOP) it and everything it started, until `resume`. `stop` and a deadline end it all the same."""
+
+    def resume(self) -> None:
+        """Let it go on."""
+
 
 class Launch(Protocol):
     """Starts a program in an environment and a sandbox that somebody else has already decided on."""
@@ -69,7 +76,8 @@ def start(argv: Sequence[str], *, cwd: str, env: Mapping[str, str], sweeps: bool
     """Start `argv` in `cwd`, leader of its own session. `env` is complete: nothing is inherited.
 
     `sweeps`: the program (the sandbox's keeper) ends its descendants at SIGTERM, at once at a second one, and
-    then itself; so it gets that instead of SIGKILL. Of any other, only the process group is ended.
+    then itself; so it gets that instead of SIGKILL. It stops them at SIGUSR1 and lets them go on at SIGUSR2; it is
+    started with these two blocked, and waits for them. Of any other, only the process group is ended or stopped.
 
     OSError when the program cannot be started. Call `finish` or `stop`; a child that is merely forgotten is
     still read and reaped when it ends, but nothing stops it.
@@ -86,6 +94,41 @@ def start(argv: Sequence[str], *, cwd: str, env: Mapping[str, str], sweeps: bool
     if job.child is None:
         raise job.error or RuntimeError(f"the spawner ended while starting {argv[0]!r}")
     return job.child
+
+
+_PAUSES = (signal.SIGUSR1, signal.SIGUSR2)
+
+
+def identity(pid: int) -> str:
+    """What tells a process from another one that gets its number later; "" when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            boot = file.read().strip()
+        return "" if fields[0] in (b"Z", b"X") else f"{boot}/{int(fields[19])}"
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    if sys.platform.startswith("linux"):
+        return ""
+    said = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, check=False).stdout
+    return said.decode("ascii", "replace").strip().replace(" ", "_")
+
+
+def members(leader: int) -> list[int]:
+    """Living processes that descend from this one, or are of the session that it leads or led. Only where there is a
+    /proc."""
+    seen: dict[int, tuple[int, int]] = {}  # pid -> (parent, session)
+    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
+        with suppress(OSError, ValueError):
+            with open(f"/proc/{name}/stat", "rb") as file:
+                state, parent, _, session = file.read().rpartition(b")")[2].split()[:4]
+            if state not in (b"Z", b"X"):
+                seen[int(name)] = (int(parent), int(session))
+    found = {pid for pid, (_, session) in seen.items() if session == leader and pid != leader}
+    while more := {p for p, (up, _) in seen.items() if up in found | {leader} and p not in found and p != leader}:
+        found |= more
+    return sorted(found)
 
 
 class _Job:
@@ -122,6 +165,8 @@ def _spawn_forever(jobs: _Jobs) -> None:
         job = jobs.get()
         try:
             pipe = subprocess.PIPE
+            # Inherited, so that a pause in the instant before it waits for them does not kill it.
+            signal.pthread_sigmask(signal.SIG_SETMASK, _PAUSES if job.sweeps else ())
             popen = subprocess.Popen(  # close_fds is the default, and no preexec_fn: threads and fork do not mix
                 job.argv,
                 cwd=job.cwd,
@@ -214,6 +259,12 @@ class _Running:
         self._keep(cap)
         self._end(grace_s)
         return self._ended(cap)
+
+    def pause(self) -> None:
+        self._signal(signal.SIGUSR1 if self._sweeps else signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGUSR2 if self._sweeps else signal.SIGCONT)
 
     def _keep(self, cap: int) -> None:
         with self._cond:

@@ -79,7 +79,8 @@ def _sentence(body: e.Body) -> str:
             return f"run started at {id7(body.base)}, sandbox {body.sandbox.partition(',')[0]}{held}{note}"
         case e.RunResumed():
             torn = f"; {body.torn_bytes} bytes of an unfinished line were set aside" if body.torn_bytes else ""
-            return f"run resumed{torn}"
+            cleared = f"; cleared away: {short('; '.join(body.debris))}" if body.debris else ""
+            return f"run resumed{torn}{cleared}"
         case e.RunCompleted():
             return f"run completed at {id7(body.tip)}"
         case e.RunBlocked():
@@ -92,6 +93,12 @@ def _sentence(body: e.Body) -> str:
             return f"run failed: {body.refused} was refused: {short(body.why)}"
         case e.OutcomeIgnored():
             return f"ignored {body.refused}: {short(body.why)}"
+        case e.LogCheckpointed():
+            if body.why:
+                return f"the log could not be published up to event {body.seq}: {short(body.why)}"
+            return f"log published up to event {body.seq} ({id7(body.commit)})"
+        case e.RedactionRecorded():
+            return f"blob {body.digest[:12]} dropped: {short(body.why)}"
         case e.IssueRead():
             return f"issue read from {safe(body.source)}: {short(body.title)}"
         case e.PlanRequested():
@@ -151,6 +158,10 @@ def _sentence(body: e.Body) -> str:
             return f"plan v{body.version} ({body.digest[:12]}) has it{order}{again}"
         case e.ScopeViolationSeen():
             return f"OUT OF SCOPE, {body.layer}: {safe(body.path)} {short(body.what)}".rstrip()
+        case e.AgentPaused():
+            return f"PAUSED, it touched {safe(body.path)}: a human says how it goes on"
+        case e.AgentContinued():
+            return "stopped by a human" if body.stop else "goes on, says a human"
         case e.WatchIncomplete():
             return f"the watchdog lost events ({short(body.why)}); the gate reads the whole tree"
         case e.GateRequested():
@@ -317,7 +328,8 @@ def status_lines(run: Run, *, alive: bool = False) -> list[str]:
     lines = [f"{run.id}  {phase(run)}" + (f"  {short(run.issue.title, 70)}" if run.issue else "")]
     for name, work in run.works.items():
         attempt = f"attempt {work.attempt}" if work.attempt else "not started"
-        lines.append(f"  {name:<16} {work.stage:<12} {attempt:<12} {safe(work.spec.worker)}")
+        stage = "paused" if work.paused else work.stage
+        lines.append(f"  {name:<16} {stage:<12} {attempt:<12} {safe(work.spec.worker)}")
     for f in run.open_findings():
         lines.append(f"  finding {f.id} {f.severity} {safe(f.path)}:{f.line} {short(f.title, 60)}")
     lines += [f"  {line}" for line in next_lines(run, alive=alive)]
@@ -354,6 +366,13 @@ def _next(run: Run, alive: bool) -> list[str]:
         return [f"next: {step.type}"]
     waits = ", ".join(sorted(_pending_words(ev) for ev in run.pending.values()))
     lines = [f"waits for: {waits}" if waits else "nothing is due"]
+    for name, work in run.works.items():
+        if work.paused:
+            target = f"{run.id}/{name}"
+            lines += [
+                f"paused: {name} touched {short(work.paused)}, outside its scope",
+                f"  orchgit resume {target} lets it go on    orchgit abort {target} stops this attempt",
+            ]
     return lines if alive else [*lines, f"no engine is alive: orchgit resume {run.id}"]
 
 
@@ -376,8 +395,8 @@ def status_json(run: Run) -> dict[str, Any]:
         "questions": list(run.questions),
         "assignments": {
             n: {
-                "stage": w.stage, "worker": w.spec.worker, "attempt": w.attempt, "counted": w.counted,
-                "head": w.head, "base": w.base, "depends_on": list(w.spec.depends_on),
+                "stage": w.stage, "paused": w.paused, "worker": w.spec.worker, "attempt": w.attempt,
+                "counted": w.counted, "head": w.head, "base": w.base, "depends_on": list(w.spec.depends_on),
             }
             for n, w in run.works.items()
         },

@@ -5,46 +5,65 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-import typer
-
-from orchgit.cli.common import Json
 from orchgit.core.errors import Kind, OrchgitError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from orchgit.core.scope import Scope
     from orchgit.git.history import Judgement
     from orchgit.git.visit import Visitor
 
 LISTED = 50  # annotations: GitHub shows ten, and keeps fifty
+ABOUT = """\
+Check that all changes between two commits are in a scope: every commit on the way, and the net change. Reads objects
+only: no work tree, hook, filter, attribute, configuration or replace ref of the repository.
+"""
 
 
-def command(
-    base: Annotated[str, typer.Option(help="The commit it began at; with --staged, HEAD.")] = "",
-    head: Annotated[str, typer.Option(help="The commit to judge, with all commits from the base to it.")] = "",
-    allow: Annotated[list[str], typer.Option(help="A pattern of paths that may change: 'src/api/**'. Repeat.")] = [],  # noqa: B006
-    deny: Annotated[list[str], typer.Option(help="Paths that may not, although allowed. Repeat.")] = [],  # noqa: B006
-    symlinks: Annotated[bool, typer.Option("--symlinks", help="Links may land, from the scope to the scope.")] = False,
-    plan: Annotated[
-        str, typer.Option(metavar="RUN/ASSIGNMENT", help="Take scope, base and head from a run's approved plan.")
-    ] = "",
-    merges: Annotated[
-        bool,
-        typer.Option(
-            "--merges", help="Let merge commits be, each judged by all that it changes against its first parent."
-        ),
-    ] = False,
-    staged: Annotated[bool, typer.Option("--staged", help="Judge the index instead of a commit.")] = False,
-    form: Annotated[Literal["text", "json", "github"], typer.Option("--format", help="How to say it.")] = "text",
-    as_json: Json = False,
-) -> int:
-    """Check that all changes between two commits are in a scope: every commit on the way, and the net change.
+def main(args: Sequence[str]) -> int:
+    """Parses by itself: it runs at every commit of somebody's, and typer takes longer to import than it takes."""
+    try:
+        given = _parser().parse_args(args)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return command(given)
 
-    Reads objects only: no work tree, hook, filter, attribute, configuration or replace ref of the repository.
-    """
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="orchgit check", description=ABOUT, allow_abbrev=False,
+        epilog="Exit code: 0 in scope, 1 out of scope, 2 it cannot be looked at.",
+    )  # fmt: skip
+    option = parser.add_argument
+    option("--base", default="", metavar="COMMIT", help="the commit it began at; with --staged, HEAD")
+    option("--head", default="", metavar="COMMIT", help="the commit to judge, with all commits from the base to it")
+    option("--staged", action="store_true", help="judge the index instead of a commit")
+    option(
+        "--allow", action="append", default=[], metavar="PATTERN", help="paths that may change: 'src/api/**'; repeat"
+    )
+    option(
+        "--deny", action="append", default=[], metavar="PATTERN", help="paths that may not, although allowed; repeat"
+    )
+    option("--symlinks", action="store_true", help="links may land, from the scope to the scope")
+    option("--plan", default="", metavar="RUN/ASSIGNMENT", help="scope, base and head of a run's approved plan")
+    option(
+        "--merges",
+        action="store_true",
+        help="merge commits may be there; each is judged by all that it changes against its first parent, what it "
+        "brought from elsewhere included",
+    )
+    option("--format", choices=("text", "json", "github"), default="text", help="how to say it (default: text)")
+    option("--json", dest="format", action="store_const", const="json", help="the same as --format json")
+    return parser
+
+
+def command(given: argparse.Namespace) -> int:
     import tempfile
 
     from orchgit.git.door import GitError, Missing
@@ -52,17 +71,17 @@ def command(
     from orchgit.git.visit import Visitor, missing
 
     where = git_dir(Path.cwd())
-    scope, base, head = _asked(where, base, head, allow, deny, symlinks, plan, staged)
+    scope, base, head = _asked(where, given)
     with tempfile.TemporaryDirectory(prefix="orchgit-check-") as scratch:
         door = Visitor(where, Path(scratch))
         try:
-            judgement = _judge(door, scope, base, head, merges, staged)
+            judgement = _judge(door, scope, base, head, merges=given.merges, staged=given.staged)
         except (Missing, GitError) as error:
             raise missing(door, error) from error
         finally:
             door.close()
     what = f"{base or 'HEAD'}..{head or 'what is staged'}"
-    show = {"text": _text, "json": _json, "github": _github}["json" if as_json else form]
+    show = {"text": _text, "json": _json, "github": _github}[given.format]
     # As bytes: the locale of a CI job has no say in what a path is.
     sys.stdout.flush()
     sys.stdout.buffer.write(show(judgement, what).encode("utf-8", "backslashreplace"))
@@ -70,9 +89,7 @@ def command(
     return Kind.NO if judgement.breaches else 0
 
 
-def _asked(
-    where: Path, base: str, head: str, allow: list[str], deny: list[str], symlinks: bool, plan: str, staged: bool
-) -> tuple[Scope, str, str]:
+def _asked(where: Path, given: argparse.Namespace) -> tuple[Scope, str, str]:
     """Scope, base, head; of the plan what was not said. Raises OrchgitError for what does not go together."""
     from orchgit.core.pattern import PatternError
     from orchgit.core.scope import Scope
@@ -80,19 +97,20 @@ def _asked(
     def wrong(what: str, hint: str) -> OrchgitError:
         return OrchgitError(Kind.USAGE, what, "", hint)
 
+    base, head, allow, deny, staged = given.base, given.head, given.allow, given.deny, given.staged
     if staged and head:
         raise wrong("--staged and --head: one of the two", "leave out --head")
-    if plan:
-        if allow or deny or symlinks:
+    if given.plan:
+        if allow or deny or given.symlinks:
             raise wrong("the scope is the plan's", "leave out --allow, --deny and --symlinks, or --plan")
-        scope, planned_base, planned_head = _planned(where, plan)
+        scope, planned_base, planned_head = _planned(where, given.plan)
         return scope, base or ("" if staged else planned_base), head or ("" if staged else planned_head)
     if not allow:
         raise wrong("no scope was given", "--allow 'src/api/**', or --plan RUN/ASSIGNMENT")
     if not staged and not (base and head):
         raise wrong("two commits are needed", "--base main --head HEAD, or --staged")
     try:
-        return Scope(tuple(allow), tuple(deny), symlinks), base, head
+        return Scope(tuple(allow), tuple(deny), given.symlinks), base, head
     except PatternError as error:
         raise OrchgitError(
             Kind.USAGE, "a pattern is not usable", str(error), "quote patterns: --allow 'src/**'"
@@ -121,7 +139,7 @@ def _planned(where: Path, target: str) -> tuple[Scope, str, str]:
     return work.spec.scope, work.base, branch(state.id, name)
 
 
-def _judge(door: Visitor, scope: Scope, base: str, head: str, merges: bool, staged: bool) -> Judgement:
+def _judge(door: Visitor, scope: Scope, base: str, head: str, *, merges: bool, staged: bool) -> Judgement:
     from orchgit.git.history import judge_range, judge_trees
 
     if not staged:
@@ -149,9 +167,11 @@ def _shown(path: bytes) -> str:
 
 def _visible(text: str) -> str:
     """Nothing that a terminal obeys, and no command to a CI runner, which looks for them in all that is printed."""
-    from orchgit.report import safe
+    if not text.isprintable():
+        from orchgit.report import safe
 
-    return safe(text).replace("##", "#\\x23")
+        text = safe(text)
+    return text.replace("##", "#\\x23")
 
 
 def _text(judgement: Judgement, what: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,14 +20,17 @@ if TYPE_CHECKING:
     from orchgit.eventlog import Store
 
 RunName = Annotated[str, typer.Argument(metavar="[RUN]", help="The run, or how its name begins; else the newest.")]
+Target = Annotated[
+    str, typer.Argument(metavar="[RUN[/ASSIGNMENT]]", help="A run, else the newest; or a paused assignment of it.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable, on stdout.")]
 
 
 def store_of(name: str) -> Store:
-    from orchgit.eventlog import find_run
     from orchgit.git.user import common_dir
+    from orchgit.publish import find
 
-    return find_run(common_dir(Path.cwd()), name or None)
+    return find(common_dir(Path.cwd()), name or None)
 
 
 def state_of(store: Store) -> Run:
@@ -47,6 +51,24 @@ def split(target: str) -> tuple[str, str]:
     return (run, name) if slash else ("", target)
 
 
+def go_on(target: str, *, stop: bool) -> int:
+    """A word on RUN/ASSIGNMENT, which is paused: it goes on, or this attempt ends."""
+    name_of_run, name = split(target)
+    store = store_of(name_of_run)
+    works = state_of(store).works
+    work = works.get(name)
+    if work is None or not work.paused or store.holder() is None:
+        dead = store.holder() is None
+        who = ", ".join(n for n, w in works.items() if w.paused and not dead)
+        raise OrchgitError(
+            Kind.NO if work else Kind.USAGE,
+            f"{name} is not paused" if work else f"run {store.run} has no assignment {name!r}",
+            "no engine is alive, so nothing runs" if dead else f"paused: {who or 'nobody'}",
+            f"orchgit resume {store.run}" if dead else f"orchgit status {store.run}",
+        )
+    return tell(store, e.AgentContinued(name, work.attempt, stop), f"{name} {'is stopped' if stop else 'goes on'}")
+
+
 def asking(target: str) -> tuple[Store, Work]:
     """RUN/ASSIGNMENT that asks for more scope."""
     name_of_run, name = split(target)
@@ -59,6 +81,24 @@ def asking(target: str) -> tuple[Store, Work]:
         Kind.NO if name in works else Kind.USAGE, f"{name} asks for no more scope",
         f"who does: {who}" if who else "nobody does", f"orchgit status {store.run}",
     )  # fmt: skip
+
+
+def approval(store: Store, run: Run) -> e.PlanApproved:
+    """Of the plan that is proposed, by a human; signed where the run is configured to sign."""
+    import json
+
+    proposal, started = run.proposal, run.started
+    assert proposal is not None
+    assert started is not None
+    # Not through the whole of Config: that takes longer than everything else here.
+    key = json.loads(store.blob(started.config))["config"].get("log", {}).get("sign", "")
+    approved = e.PlanApproved(proposal.version, proposal.digest, "human")
+    if not key:
+        return approved
+    from orchgit.signatures import sign
+
+    statement = e.approval_statement(run.id, started.base, proposal.version, proposal.digest)
+    return replace(approved, signature=sign(statement, key))
 
 
 def tell(store: Store, body: e.Body, done: str) -> int:

@@ -21,16 +21,21 @@ QUIET = frozenset(
     {
         "cell.requested", "cell.removal_requested", "cell.removed", "agent.requested", "gate.requested",
         "salvage.requested", "merge.prepared", "merge.built", "merge.requested", "agent.started",
+        "log.checkpointed",
     }
 )  # fmt: skip
-LOUD = frozenset({"scope.violation_seen", "blocker.raised", "finding.opened", "gate.failed", "checks.failed"})
+LOUD = frozenset(
+    {"scope.violation_seen", "agent.paused", "blocker.raised", "finding.opened", "gate.failed", "checks.failed"}
+)
 
 
 class Screen:
     """A listener of the runner, and where agents' progress lines go. Safe to call from any thread."""
 
-    def __init__(self, *, verbose: bool = False) -> None:
+    def __init__(self, *, verbose: bool = False, table: bool = True) -> None:
+        """`table`: whether agents at work are shown, live, on a terminal."""
         self._verbose = verbose
+        self._table_wanted = table
         self._live: Live | None = None
         self._console: Console | None = None
         self._run: Run | None = None
@@ -48,7 +53,8 @@ class Screen:
     def event(self, run: Run, event: e.Event) -> None:
         with self._lock:
             self._run = run
-            if self._verbose or event.body.type not in QUIET:
+            unpublished = isinstance(event.body, e.LogCheckpointed) and event.body.why
+            if self._verbose or unpublished or event.body.type not in QUIET:
                 refused = isinstance(event.body, e.AgentExited) and event.body.refused
                 mark = "! " if event.body.type in LOUD or refused else "  "
                 self._print(f"{event.time[11:19]} {mark}{say(event)}")
@@ -95,7 +101,7 @@ class Screen:
         return self._console
 
     def _show(self) -> None:
-        if not self._terminal or self._live is not None:
+        if not self._terminal or not self._table_wanted or self._live is not None:
             return
         from rich.live import Live
 

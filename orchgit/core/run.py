@@ -47,6 +47,7 @@ class Work:
     cell: bool = False
     trouble: tuple[e.BlockerKind, str] | None = None  # to be raised as a blocker before anything else
     blocked_by_agent: bool = False
+    paused: str = ""  # the path that its agent was paused for
     asked: tuple[str, ...] = ()  # more scope: what it wants, until that is decided
     asked_why: str = ""
     granted: tuple[str, ...] = ()  # of it, until the plan is amended
@@ -127,6 +128,9 @@ class Run:
     ship_verified: tuple[str, str] | None = None
     shipped: str = ""
     ship_asked: bool = False
+    milestone: int = -1  # seq of the last event that the log is published after
+    checkpoint: e.LogCheckpointed | None = None  # the last one that was tried
+    redacted: tuple[str, ...] = ()  # blobs that were dropped
     ship_left: bool = False
 
     @property

@@ -13,14 +13,17 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from orchgit.core.events import Violation
 from orchgit.core.plan import printable
 from orchgit.core.scope import Scope
 from orchgit.git import links as leads
 from orchgit.git import trees
-from orchgit.git.door import Door, GitError, Objects, Scratch, quoted
+from orchgit.git.door import Door, GitError, Objects, Scratch, incoming_prefix, quoted
 from orchgit.git.trees import Change, Entry
+
+if TYPE_CHECKING:
+    from orchgit.core.events import Violation
 
 MAX_PACK = 512 * 1024 * 1024
 MAX_BLOB = 50 * 1024 * 1024
@@ -64,7 +67,7 @@ def admit(door: Door, output: bytes, start: str, when: str) -> Snapshot:
     head, gone, there, pack = _parsed(output)
     base_tree = door.tree_of(start)
     door.env()  # the engine's own directory is there
-    with tempfile.TemporaryDirectory(dir=door.engine, prefix="incoming-") as folder:
+    with tempfile.TemporaryDirectory(dir=door.engine, prefix=incoming_prefix(door.owner)) as folder:
         incoming = Path(folder)
         for name in ("info", "pack"):
             (incoming / name).mkdir()
@@ -186,6 +189,8 @@ def _changes(said: bytes) -> list[list[Change]]:
 
 def judge(door: Door, scope: Scope, changes: Sequence[Change], base_tree: str) -> list[Violation]:
     """Every rule on every entry; empty means that all of it may land."""
+    from orchgit.core.events import Violation  # slow to import, and `orchgit check` needs none of it
+
     if not changes:
         return [Violation("", "nothing was changed")]
     return [Violation(printable(path), rule) for path, rule in faults(door, scope, changes, base_tree)]
@@ -392,6 +397,8 @@ def check(door: Objects, base_tree: str, tree: str, wanted: dict[bytes, Entry | 
 
 
 def missing_outputs(door: Door, tree: str, outputs: Iterable[str]) -> list[Violation]:
+    from orchgit.core.events import Violation
+
     return [
         Violation(path, "the assignment requires this file, and it is not there")
         for path in outputs

@@ -134,7 +134,7 @@ def _malformed(door: Scratch, built: str, tree: str, prefix: bytes = b"") -> lis
 
 def remedy(scope: Scope, path: bytes, rule: str) -> str:
     """What would allow it, as one types it."""
-    why = scope.why_not(path)
+    why = scope.why_not(path) or ""
     if rule in (gate.NO_LINK, gate.NO_UNLINK):
         return "--symlinks"
     if rule != why:
@@ -146,4 +146,4 @@ def remedy(scope: Scope, path: bytes, rule: str) -> str:
         check_pattern(pattern)
     except (UnicodeDecodeError, PatternError):
         return "nothing: no pattern can name it"
-    return f"--allow {shlex.quote(pattern)}"
+    return f"--allow{'=' if pattern.startswith('-') else ' '}{shlex.quote(pattern)}"

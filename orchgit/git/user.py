@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from orchgit.core.errors import Kind, OrchgitError
-from orchgit.git.door import clean_env, git_argv
+from orchgit.git.door import IDENTITY, clean_env, git_argv
 
 MIN_GIT = (2, 38)
 
@@ -131,3 +131,21 @@ def _ask(git_dir: str | os.PathLike[str], *args: str) -> str:
     """What git says of this git directory; "" when it says no."""
     env = {**clean_env(), "GIT_DIR": os.fspath(git_dir)}
     return subprocess.run(git_argv(*args), env=env, cwd="/", capture_output=True, check=False).stdout.decode().strip()
+
+
+def resolve(name: str) -> str:
+    """The commit that the user means by a name, here; "" when there is none."""
+    return ask("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+
+
+def author() -> str:
+    """Who the user is to git, as a commit names an author; ourselves when git does not know."""
+    name, found, _ = ask("var", "GIT_AUTHOR_IDENT").rpartition(">")
+    return name + found or IDENTITY
+
+
+def ask(*args: str) -> str:
+    """What the user's own git says in this place, in the user's own configuration; "" when it says no."""
+    env = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    done = subprocess.run(["git", *args], env=env, capture_output=True, check=False)
+    return done.stdout.decode("utf-8", "replace").strip() if done.returncode == 0 else ""

@@ -6,6 +6,7 @@ It stays as the parent and adopts every orphan (sub-reaper). When the program en
 daemons with a session of their own included; told SIGTERM (or INT, HUP, QUIT), or when the engine dies in
 whatever way, it sends them TERM, and KILL after `grace_ms`, or at once when told again. Only then does it end
 itself, with the program's exit status; if a signal killed the program, it kills itself by the same signal.
+SIGUSR1 stops every descendant, those born meanwhile too, until SIGUSR2; an ending goes before both.
 127: no such program. 126: it is there and cannot be run. 125, with "orchgit-sandbox: ..." on stderr: the
 sandbox could not be set up, and the program was never run. 128, with a line on stderr: a limit was passed that the
 keeper counts, and everything was ended.
@@ -56,7 +57,13 @@ FILTERED = {
     "x86_64": (0xC000003E, 302, 41, 29, 68, 64),
     "aarch64": (0xC00000B7, 261, 198, 194, 186, 190),
 }
+# sched_setaffinity, sched_setparam, sched_setscheduler, sched_setattr; setpriority, ioprio_set; the keyring's three.
+MORE = {
+    "x86_64": ((203, 142, 144, 314), (141, 251), (248, 249, 250)),
+    "aarch64": ((122, 118, 119, 274), (140, 30), (217, 218, 219)),
+}
 IO_URING_SETUP = 425  # everywhere
+TIOCSCTTY = 0x540E
 SECCOMP_MODE_FILTER, X32_BIT, EPERM = 2, 0x40000000, 1
 AF_UNIX, AF_NETLINK = 1, 16
 ALLOW, DENY, KILL = 0x7FFF0000, 0x00050000 | EPERM, 0x80000000  # what a filter returns
@@ -69,7 +76,9 @@ SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 COUNTED = ("memory", "processes")
 
 ENDINGS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
-WATCHED = ENDINGS | {signal.SIGCHLD}
+PAUSE, RESUME = signal.SIGUSR1, signal.SIGUSR2
+WATCHED = ENDINGS | {signal.SIGCHLD, PAUSE, RESUME}
+PAUSE_S = 1.0  # how often a pause looks for who runs all the same: somebody outside may have sent it SIGCONT
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
@@ -97,6 +106,7 @@ def main(args: list[str]) -> NoReturn:
         spec = read_spec(args[:end])
         if spec["engine"] == "none":
             restrict(spec)
+            own_terminal()
             run(argv)
         engine, grace_s = int(spec["engine"]), int(spec["grace_ms"]) / 1000
         most = {name: int(limit) for name, limit in spec["limit"] if name in COUNTED}
@@ -113,6 +123,8 @@ def main(args: list[str]) -> NoReturn:
         keeper, program = os.getpid(), os.fork()
         if program == 0:
             lock_down(spec, keeper)
+            if not spec["deaf"]:
+                own_terminal()
             run(argv)
     except (SetupError, ValueError, LookupError, TypeError, AttributeError, OSError, struct.error) as error:
         quit_with(125, f"orchgit-sandbox: {type(error).__name__}: {error}")
@@ -294,29 +306,33 @@ def seccomp_program(*, cut: bool = False) -> bytes:
     """What Landlock leaves open, as classic BPF; empty on a machine whose system calls are not known here.
 
     prlimit64 on another process: it ends the engine by RLIMIT_CPU, blinds the keeper by RLIMIT_NOFILE, gives the
-    engine a core file with the API key in it. And System V IPC, which outlives the run. Another architecture's
-    system calls have other numbers, so none of them is let through. `cut`: no sockets but Unix and netlink ones, so
-    that UDP, raw packets and the hypervisor's sockets are cut as well; and no io_uring, which makes any of them.
+    engine a core file with the API key in it; its scheduling and priorities likewise, by which it would starve. And
+    System V IPC and the user's keyring, which outlive the run. Another architecture's system calls have other numbers,
+    so none of them is let through. `cut`: no sockets but Unix and netlink ones, so that UDP, raw packets and the
+    hypervisor's sockets are cut as well; and no io_uring, which makes any of them.
     """
     numbers = FILTERED.get(os.uname().machine)
     if numbers is None or sys.maxsize < 1 << 32:  # a 32-bit Python on a 64-bit kernel is another architecture
         return b""
     arch, prlimit, socket, *ipc = numbers
-    # What each of these may have as its first argument: the process, the protocol family.
-    guarded = {prlimit: (0,), socket: (AF_UNIX, AF_NETLINK)} if cut else {prlimit: (0,)}
-    refused = [*ipc, IO_URING_SETUP] if cut else ipc
+    scheduling, priorities, keyring = MORE[os.uname().machine]
+    # What each of these may have as which argument: the process (0 is who asks), the protocol family.
+    guarded: dict[int, tuple[int, tuple[int, ...]]] = dict.fromkeys((prlimit, *scheduling), (0, (0,)))
+    guarded |= dict.fromkeys(priorities, (1, (0,)))
+    guarded |= {socket: (0, (AF_UNIX, AF_NETLINK))} if cut else {}
+    refused = [*ipc, *keyring, *((IO_URING_SETUP,) if cut else ())]
     load, equal, at_least, end = 0x20, 0x15, 0x35, 0x06
-    at_nr, at_arch, at_first = 0, 4, 16  # in struct seccomp_data; of an argument, the lower word
-    allow = 4 + len(refused) + len(guarded) + sum(1 + len(values) for values in guarded.values())
+    at_nr, at_arch, at_arguments = 0, 4, 16  # in struct seccomp_data; of an argument, the lower word
+    allow = 4 + len(refused) + len(guarded) + sum(1 + len(values) for _, values in guarded.values())
     deny, kill = allow + 1, allow + 2
     lines = [(load, 0, 0, at_arch), (equal, 2, kill, arch), (load, 0, 0, at_nr), (at_least, deny, 4, X32_BIT)]
     lines += [(equal, deny, 5 + i, number) for i, number in enumerate(refused)]
     tests: list[tuple[int, int, int, int]] = []
     start = len(lines) + len(guarded)
-    for i, (number, values) in enumerate(guarded.items()):
+    for i, (number, (argument, values)) in enumerate(guarded.items()):
         otherwise = len(lines) + 1 if i < len(guarded) - 1 else allow
         lines.append((equal, start + len(tests), otherwise, number))
-        tests.append((load, 0, 0, at_first))
+        tests.append((load, 0, 0, at_arguments + 8 * argument))
         for value in values:
             at = start + len(tests)
             tests.append((equal, allow, deny if value == values[-1] else at + 1, value))
@@ -333,6 +349,18 @@ def seccomp(program: bytes) -> None:
     lines = ctypes.create_string_buffer(program, len(program))
     fprog = struct.pack("@HP", len(program) // 8, ctypes.addressof(lines))
     call("seccomp filter", libc.prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, fprog, 0, 0)
+
+
+def own_terminal() -> None:
+    """A terminal that the program was given is its session's: keys can become signals, and `/dev/tty` opens."""
+    for fd in (0, 1, 2):
+        if os.isatty(fd):
+            try:
+                os.setsid()  # inside bwrap, the session is that of bwrap's own init
+            except OSError:
+                pass  # its leader already
+            libc.ioctl(fd, TIOCSCTTY, 0)  # refused where it is another session's: then it is just not so
+            return
 
 
 def run(argv: list[str]) -> NoReturn:
@@ -358,8 +386,9 @@ def supervise(program: int, grace_s: float, null: int, children: int, most: dict
     status: int | None = None
     kill_at: float | None = None  # monotonic seconds
     look_at, too_much = time.monotonic() + LOOK_S, ""
+    paused = False
     while True:
-        left_s = 60.0 if kill_at is None else max(0.0, kill_at - time.monotonic())
+        left_s = PAUSE_S if paused else 60.0 if kill_at is None else max(0.0, kill_at - time.monotonic())
         seen = signal.sigtimedwait(WATCHED, min(left_s, LOOK_S) if most else left_s)
         ended, alone = reap()
         status = ended.get(program, status)
@@ -368,10 +397,16 @@ def supervise(program: int, grace_s: float, null: int, children: int, most: dict
         if seen and seen.si_signo in ENDINGS and kill_at is not None:
             break
         if seen and seen.si_signo in ENDINGS:
-            kill_at = time.monotonic() + grace_s
+            kill_at, paused = time.monotonic() + grace_s, False
             for pid in family(children):
                 kill(pid, signal.SIGTERM)
                 kill(pid, signal.SIGCONT)  # a stopped process would get its TERM never
+        elif seen and seen.si_signo in (PAUSE, RESUME) and kill_at is None:
+            paused = seen.si_signo == PAUSE
+            for pid in () if paused else family(children):
+                kill(pid, signal.SIGCONT)
+        if paused:
+            halt(children)
         if most and time.monotonic() >= look_at:
             look_at = time.monotonic() + LOOK_S
             if too_much := passed(most, children):
@@ -458,6 +493,16 @@ def kill(pid: int, number: int) -> bool:
     except PermissionError:
         return False
     return True
+
+
+def halt(children: int) -> None:
+    """Stop every descendant. Again, as long as one is found that still runs: a fork may be faster than the walk."""
+    stopped: set[int] = set()
+    for _ in range(1000):
+        running = set(family(children)) - stopped
+        if not sum(kill(pid, signal.SIGSTOP) for pid in running):
+            return
+        stopped |= running
 
 
 def open_children() -> int:

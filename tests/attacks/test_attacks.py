@@ -37,7 +37,7 @@ def cases() -> Iterator[ParameterSet]:
 @pytest.mark.parametrize(("id", "level"), cases())
 def test_by_a_worker(id: str, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     attack: Attack = ATTACKS[id]
-    with somewhere() as root:
+    with somewhere(level) as root:
         played = Stage(root, level, monkeypatch).play(attack)
         keep(id, level, played.answer)
         assert played.answer != LANDED, str(played)

@@ -49,7 +49,8 @@ class Work:
         self.linked: list[Path] = []
 
     def path(self) -> Path:
-        return self.repo.root / self.rng.choice(["src", "src/pkg0", "src/new", "tests/unit", "src/new/deep/er"])
+        below = self.repo.root / self.rng.choice(["src", "src/pkg0", "src/new", "tests/unit", "src/new/deep/er"])
+        return self.repo.root / "src" if below.is_file() else below
 
     def write(self, path: Path, data: bytes = b"") -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -285,6 +286,7 @@ def moved(repo: Repo, base: str) -> str:
     return repo.made(repo.tree(files, repo.ask("rev-parse", f"{base}^{{tree}}")), base)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_honest_branches(
     batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]

@@ -83,6 +83,7 @@ def test_in_scope_and_out(repo: Repo, check: Check) -> None:
     [
         ({b"src/it's [x].py": X, b"other/it's [x]": X}, "outside the scope", "--allow 'other/it'\"'\"'s [[]x]'"),
         ({b"src/Makefile": X}, "protected", "--allow src/Makefile"),
+        ({b"-dash": X}, "outside the scope", "--allow=-dash"),
         ({b"src/l": (LINK, b"a.py")}, "symbolic link may not be added", "--symlinks"),
         ({b"src/sub": (GITLINK, b"1" * 40)}, "submodule", "nothing: no scope"),
         ({b"src/A.py": X}, "differ only", "nothing"),
@@ -197,7 +198,7 @@ def test_usage(repo: Repo, check: Check, tmp_path: Path) -> None:
         ((*SRC, "--base", "main"), "--base main --head HEAD"),
         ((*SRC, "--staged", "--head", head), "--staged and --head"),
         ((*between("main", "nope"), *SRC), "unknown commit 'nope'"),
-        ((*between("--all", head), *SRC), "unknown commit '--all'"),
+        (("--base=--all", "--head", head, *SRC), "unknown commit '--all'"),
         ((*between("main^{tree}", head), *SRC), "unknown commit"),
         ((*between("main\nmain", head), *SRC), "unknown commit"),
         ((*between("main:src", head), *SRC), "unknown commit"),

@@ -35,7 +35,7 @@ from orchgit.sandbox import (
     require_networks,
     sandbox,
 )
-from orchgit.sandbox.keeper import FILTERED, IO_URING_SETUP, descendants, seccomp_program
+from orchgit.sandbox.keeper import FILTERED, IO_URING_SETUP, MORE, descendants, seccomp_program
 from tests.edges.test_process import alive, soon
 
 ABI = landlock.abi()
@@ -249,8 +249,8 @@ def test_the_filter_is_sound(monkeypatch: pytest.MonkeyPatch, machine: str, cut:
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "", "", "", machine)))
     lines = list(struct.iter_unpack("=HBBI", seccomp_program(cut=cut)))
 
-    def verdict(arch: int, number: int, pid: int = 0) -> int:
-        data = struct.pack("<IIQQ", number, arch, 0, pid)
+    def verdict(arch: int, number: int, first: int = 0, second: int = 0) -> int:
+        data = struct.pack("<IIQQQ", number, arch, 0, first, second)
         at = word = 0
         while True:
             code, then, other, operand = lines[at]
@@ -264,11 +264,15 @@ def test_the_filter_is_sound(monkeypatch: pytest.MonkeyPatch, machine: str, cut:
 
     arch, prlimit, sockets, *ipc = FILTERED[machine]
     allow, deny, kill = 0x7FFF0000, 0x00050001, 0x80000000
-    denied = {number for number in range(1000) if verdict(arch, number, 7) != allow}
-    assert denied == {prlimit, *ipc, *((sockets, IO_URING_SETUP) if cut else ())}
+    scheduling, priorities, keyring = MORE[machine]
+    denied = {number for number in range(1000) if verdict(arch, number, 7, 7) != allow}
+    always = {prlimit, *ipc, *scheduling, *priorities, *keyring}
+    assert denied == always | ({sockets, IO_URING_SETUP} if cut else set())
+    assert {verdict(arch, number, 0, 0) for number in (prlimit, *scheduling)} == {allow}
+    assert {verdict(arch, number, 7, 0) for number in priorities} == {allow}  # 7: a process, a group, a user
     families = {family for family in range(64) if verdict(arch, sockets, family) == allow}
     assert families == ({socket.AF_UNIX, socket.AF_NETLINK} if cut else set(range(64)))
-    assert {verdict(arch, number, 7) for number in denied} == {deny}
+    assert {verdict(arch, number, 7, 7) for number in denied} == {deny}
     assert (verdict(arch, prlimit), verdict(arch, prlimit, 1 << 32), verdict(arch, ipc[0])) == (allow, allow, deny)
     assert verdict(arch, 0x40000000 | prlimit) == deny
     assert verdict(arch ^ 1, 0) == kill
