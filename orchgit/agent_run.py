@@ -7,6 +7,7 @@ refused) and hands back the result as the agent's own, validated words.
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import threading
 import time
@@ -23,9 +24,11 @@ from orchgit.core.decide import ENGINE
 from orchgit.core.errors import OrchgitError
 from orchgit.eventlog import Store
 from orchgit.git import cells
+from orchgit.git.door import Door, object_stores
 from orchgit.process import Child, Launch, identity
 from orchgit.roster import Roster, prompt
-from orchgit.sandbox import Confinement, Level, Network, Sandbox, base_env, launcher
+from orchgit.sandbox import Confinement, Furnished, Level, Network, Overlay, Sandbox, base_env, launcher
+from orchgit.sandbox.secrets import secrets
 
 CHILDREN = "children"
 Emit = Callable[[e.Draft], None]
@@ -34,36 +37,71 @@ ASK_VARIABLE = "ORCHGIT_SCOPE_REQUEST"  # names the file by which an agent witho
 
 
 class Place:
-    """Where an agent works: a cell and its confinement, made when the first tool is called and not before."""
+    """Where an agent works: a cell and its confinement, made when the first tool is called and not before.
+
+    Paused, all that was started there stands still, and what is started meanwhile does too.
+    """
 
     def __init__(self, workdir: Path, make: Callable[[], Launch]) -> None:
         self.workdir = workdir
         self._make = make
         self._launch: Launch | None = None
         self._lock = threading.Lock()
+        self._children: list[Child] = []
+        self._still_s = 0.0  # how long it was paused, all in all
+        self._since_s: float | None = None  # monotonic: when the pause began
 
     def __call__(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None) -> Child:
         with self._lock:
             if self._launch is None:
                 self._launch = self._make()
-        return self._launch(argv, env=env, cwd=cwd)
+            child = self._launch(argv, env=env, cwd=cwd)
+            self._children.append(child)
+            if self._since_s is not None:
+                child.pause()
+        return child
+
+    def pause(self) -> bool:
+        """False when it is paused already."""
+        with self._lock:
+            if self._since_s is not None:
+                return False
+            self._since_s = time.monotonic()
+            for child in self._children:
+                child.pause()
+        return True
+
+    def resume(self) -> None:
+        with self._lock:
+            if self._since_s is None:
+                return
+            self._still_s += time.monotonic() - self._since_s
+            self._since_s = None
+            for child in self._children:
+                child.resume()
+
+    def clock(self) -> float:
+        """time.monotonic, but it stands still with the place."""
+        since_s = self._since_s
+        return (time.monotonic() if since_s is None else since_s) - self._still_s
 
     @property
     def used(self) -> bool:
         return self._launch is not None
 
 
-def confined(sandbox: Sandbox, cell: cells.Cell, writable: Sequence[str], *, network: Network = "none") -> Launch:
-    """A launch into this cell: HOME lies in the private temporary directory where nothing else is writable."""
+def confined(
+    sandbox: Sandbox, cell: cells.Cell, writable: Sequence[str], *, network: Network = "none", mounted: bool = True
+) -> Launch:
+    """A launch into this cell: HOME lies in the private temporary directory where nothing else is writable.
+
+    Not `mounted`, an overlay's layers are seen as they are: for who reads them, not for an agent.
+    """
     # Not a name that an agent could have taken before us.
     home = str(cell.home) if str(cell.home) in writable else tempfile.mkdtemp(prefix="home-", dir=cell.tmp)
-    confinement = Confinement(tuple(writable), str(cell.tmp), network=network)
-    launch = launcher(
-        sandbox,
-        confinement,
-        cwd=str(cell.work),
-        env=base_env(home, str(cell.tmp), extra={ASK_VARIABLE: str(scope_request(cell))}),
-    )
+    cage = confinement(cell, writable, network=network, mounted=mounted)
+    env = base_env(home, str(cell.tmp), extra={ASK_VARIABLE: str(scope_request(cell))})
+    launch = launcher(sandbox, cage, cwd=str(cell.work), env=env)
 
     def recorded(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None) -> Child:
         child = launch(argv, env=env, cwd=cwd)
@@ -71,6 +109,17 @@ def confined(sandbox: Sandbox, cell: cells.Cell, writable: Sequence[str], *, net
         return child
 
     return recorded
+
+
+def confinement(
+    cell: cells.Cell, writable: Sequence[str], *, network: Network = "none", mounted: bool = True
+) -> Confinement:
+    overlay = None
+    if mounted and cell.overlaid:
+        lowers = tuple(map(str, cell.lowers))
+        overlay = Overlay(str(cell.work), lowers, upper=str(cell.top), work=str(cell.root / "ovl"))
+    readable = (os.path.realpath(cell.root),)
+    return Confinement(tuple(writable), str(cell.tmp), network=network, overlay=overlay, readable=readable)
 
 
 def note_child(state: Path, pid: int) -> None:
@@ -84,6 +133,23 @@ def scope_request(cell: cells.Cell) -> Path:
     return cell.tmp / "scope-request.json"
 
 
+def furnish(way: Sandbox, level: Level, config: Config, door: Door, place: Path) -> Furnished:
+    """This way, with what holds for all programs of a run whose cells are in `place`.
+
+    Of the user's repository they may read the objects, and nothing else: its configuration can hold a password, and
+    the log lies beside it.
+    """
+    limits = config.sandbox
+    most = (
+        ("memory", limits.memory_mb << 20), ("processes", limits.processes), ("fsize", limits.file_mb << 20)
+    )  # fmt: skip
+    return Furnished(
+        way, level, hidden=(*secrets(os.path.expanduser("~")), os.path.realpath(door.common)),
+        readable=(os.path.realpath(place), *map(str, object_stores(door.objects))),
+        limits=tuple((name, value) for name, value in most if value),
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Agents:
     """What every agent run needs."""
@@ -94,6 +160,13 @@ class Agents:
     sandbox: Sandbox
     level: Level
     progress: Callable[[str, str], None]  # (who, one line)
+
+    def network(self, role: agents.Role) -> Network:
+        """What its programs may reach, as configured."""
+        return dict[agents.Role, Network](
+            orchestrator=self.config.network.orchestrator, worker=self.config.network.worker,
+            reviewer=self.config.network.reviewer,
+        )[role]  # fmt: skip
 
     def run(
         self,
@@ -127,7 +200,7 @@ class Agents:
             e.Draft(
                 e.AgentStarted(
                     name, role, purpose, backend.name, model, self.store.put(f"{system}\n\n{text}".encode()),
-                    self.level.name, "none" if self.level.network else "open",
+                    self.level.name, self.level.reach(self.network(role)),
                 ),
                 ENGINE, cause,
             )
@@ -148,7 +221,7 @@ class Agents:
             job = agents.Job(
                 role=role, purpose=purpose, key=key, agent=name, system=system, brief=text,
                 workdir=str(place.workdir), tools=member.tools, results=_results(purpose, parse or {}),
-                model=model, limits=member.limits, launch=place, stop=stop, record=record,
+                model=model, limits=member.limits, launch=place, stop=stop, record=record, clock=place.clock,
                 progress=lambda line: self.progress(name, line), options=self.config.options(backend.name),
                 session=session, answer=answer,
             )  # fmt: skip

@@ -100,7 +100,8 @@ def _assignment(spec: Assignment, what: str) -> list[str]:
     if spec.interface:
         parts.append(f"# Interface to keep to\n\n{fenced('interface', spec.interface, what)}")
     denied = f"\n\nDenied, although allowed above:\n{bullets(spec.deny)}" if spec.deny else ""
-    parts.append(f"# Scope\n\nAllowed:\n{bullets(spec.allow)}{denied}")
+    links = "\n\nSymbolic links are allowed: relative, from inside the scope to inside it." if spec.symlinks else ""
+    parts.append(f"# Scope\n\nAllowed:\n{bullets(spec.allow)}{denied}{links}")
     if spec.inputs:
         parts.append(f"# Inputs worth reading\n\n{bullets(spec.inputs)}")
     if spec.outputs:

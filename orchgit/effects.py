@@ -17,32 +17,56 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from orchgit import brief, checks, githooks, wire
+from orchgit import brief, cellrun, checks, githooks, wire
 from orchgit.agent_run import Agents, Emit, Place, confined, scope_request
+from orchgit.agents import Role
 from orchgit.agents.toolbox import TEMP_PREFIX
+from orchgit.config import Config
 from orchgit.core import events as e
 from orchgit.core.audit import merge_trailers
 from orchgit.core.decide import ENGINE
 from orchgit.core.errors import OrchgitError
 from orchgit.core.handlers import MAX_ASKS
-from orchgit.core.plan import Plan, order, problems, upstream
+from orchgit.core.plan import Plan, imprecise, order, problems, upstream
 from orchgit.core.plan import printable as shown
 from orchgit.core.review import same
 from orchgit.core.scope import Scope, hook_rules
 from orchgit.core.state import Run, branch
 from orchgit.git import cells, gate, merges, totals, trees
 from orchgit.git.door import Door, GitError, Missing
+from orchgit.git.harvest import is_whiteout
 from orchgit.git.user import UserRepo
-from orchgit.sandbox import Confinement, base_env
-from orchgit.sandbox.canary import Probe, misses, prove
+from orchgit.sandbox import Sandbox
+from orchgit.sandbox.canary import Probe
 from orchgit.watch import Sighting, Watch, Watchdog
 
-HARVEST_S = 600
 OUTLINE_FILES = 400
-MAX_SIGHTINGS = 200  # of one attempt that are logged: a worker must not fill the log
 MAX_LISTED_BYTES = 40_000  # of the violations in one event, as JSON
+
+
+class Guard:
+    """What is done, by policy, when an attempt touches what is outside its scope. Called on the watchdog's thread."""
+
+    def __init__(self, policy: Literal["tell", "pause", "stop"], place: Place, stop: threading.Event) -> None:
+        self._policy, self._place, self._stop = policy, place, stop
+        self._last = ""
+        self.stopped = ""  # the path it was stopped for
+
+    def seen(self, path: str) -> bool:
+        """Whether it was paused for it."""
+        self._last = path
+        if self._policy == "stop":
+            self.go_on(stop=True)
+        return self._policy == "pause" and self._place.pause()
+
+    def go_on(self, *, stop: bool) -> None:
+        if stop:
+            self.stopped = self._last
+            self._stop.set()  # before the pause ends: no tool is to be called any more
+        else:
+            self._place.resume()
 
 
 @dataclass
@@ -54,8 +78,24 @@ class World:
     agents: Agents
     state: Path  # where this run's cells are
     watchdog: Watchdog
+    overlay: bool = False  # whether cells are overlays on one checkout of the run's base
     watches: dict[tuple[str, int], Watch] = field(default_factory=dict)
     stops: dict[int, threading.Event] = field(default_factory=dict)
+    guards: dict[tuple[str, int], Guard] = field(default_factory=dict)
+    _making: threading.Lock = field(default_factory=threading.Lock)
+
+    def go_on(self, said: e.AgentContinued) -> None:
+        """A human's word on a paused attempt."""
+        guard = self.guards.get((said.assignment, said.attempt))
+        if guard is not None:
+            guard.go_on(stop=said.stop)
+
+    def base(self, run: Run) -> cells.Base | None:
+        """What this run's cells stand on; None where each is a checkout. Raises GitError."""
+        if not self.overlay or run.started is None:
+            return None
+        with self._making:
+            return cells.make_base(self.door, self.state / "base", run.started.base)
 
     def cell(self, assignment: str, attempt: int) -> cells.Cell:
         return cells.Cell(self.state / f"{assignment}-{attempt}")
@@ -117,7 +157,7 @@ def _perform(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
         case e.GateRequested():
             done = _gate(world, run, event, body, emit)
         case e.SalvageRequested():
-            done = _salvage(world, run, body)
+            done = _salvage(world, run, event, body)
         case e.ChecksRequested():
             done = _checks(world, run, event, body)
         case e.MergePrepared():
@@ -141,7 +181,8 @@ def _perform(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
 
 def recover(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
     """End a request that has no outcome."""
-    if isinstance(event.body, e.AgentRequested):
+    # Asked for by a command that had no engine (`orchgit grant`): no agent has begun, so none was lost.
+    if isinstance(event.body, e.AgentRequested) and event.seq in run.begun:
         said = world.agents.store.path / "live" / f"{event.seq}.jsonl"
         if said.exists():
             transcript = world.agents.store.put(said.read_bytes())
@@ -169,10 +210,10 @@ def _cell(world: World, run: Run, event: e.Event, body: e.CellRequested) -> e.Bo
                 return e.CellFailed(name, body.attempt, f"{ref} was moved to {found} by somebody else")
             door.swap([(ref, start, found)], f"orchgit: attempt {body.attempt} starts")
         door.barrier()
-        cell = cells.make(door, cell.root, start, branch=ref, who=work.spec.worker)
+        cell = cells.make(door, cell.root, start, branch=ref, who=work.spec.worker, base=world.base(run))
         missing = cells.copy_in(cell, world.repo.root, world.agents.config.cells.copied)
         githooks.install_cell(str(cell.git), hook_rules(work.spec.scope), base=start, branch=ref)
-        probes = _prove(world, cell, _writable(cell, work.spec.scope))
+        probes = _tried(world, cell, work.spec.scope)
     except merges.Stale as error:
         paths = ", ".join(map(shown, error.paths))
         return e.CellFailed(name, body.attempt, f"the dependencies' work cannot be joined, at: {paths}")
@@ -180,7 +221,7 @@ def _cell(world: World, run: Run, event: e.Event, body: e.CellRequested) -> e.Bo
         return e.CellFailed(name, body.attempt, str(error)[:1000])
     except OrchgitError as error:
         return e.CellFailed(name, body.attempt, f"{error.what} {error.why}"[:1000])
-    through = _through(world, probes)
+    through = cellrun.through(probes, world.agents.level)
     if through:
         return e.CellFailed(name, body.attempt, through)
     canary = [f"{p.name}: {'prevented' if p.prevented else 'not prevented'}" for p in probes]
@@ -223,34 +264,18 @@ def _contains(door: Door, tip: str, commit: str) -> bool:
     return True
 
 
-def _harvest(world: World, cell: cells.Cell, start: str) -> gate.Snapshot:
-    """What the worker left, taken in. Raises gate.BadPack."""
-    try:
-        cells.reopen(cell)
-        launch = confined(world.agents.sandbox, cell, (str(cell.git),))
-        ended = launch(cells.harvest_argv(cell, start)).finish(
-            deadline_s=HARVEST_S, output_cap=gate.MAX_PACK + 4096
-        )  # fmt: skip
-    except OSError as error:
-        raise gate.BadPack(f"its cell cannot be read: {error}") from error
-    if ended.returncode or ended.timed_out or ended.truncated:
-        said = ended.stderr.decode("utf-8", "backslashreplace").strip()[-500:]
-        raise gate.BadPack(f"the work could not be packed: {said or 'too large, or too slow'}")
-    return gate.admit(world.door, ended.stdout, start)
-
-
 def _salvage_ref(run: Run, name: str, attempt: int) -> str:
     return f"refs/orchgit/salvage/{run.id}/{name}/{attempt}"
 
 
-def _salvage(world: World, run: Run, body: e.SalvageRequested) -> e.Body:
+def _salvage(world: World, run: Run, event: e.Event, body: e.SalvageRequested) -> e.Body:
     name, attempt = body.assignment, body.attempt
     _unwatch(world, name, attempt)
     cell, start = world.cell(name, attempt), run.works[name].attempts[-1].start
     if not cell.work.exists():
         return e.SalvageKept(name, attempt, "", "its cell is gone")
     try:
-        left = _harvest(world, cell, start)
+        left = cellrun.harvest(world.door, world.agents.sandbox, cell, start, merges.git_date(event.time))
     except gate.BadPack as error:
         return e.SalvageKept(name, attempt, "", f"{str(error)[:500]}; {_copy_out(world, cell, name, attempt)}")
     if left.tree == world.door.tree_of(start):
@@ -271,11 +296,16 @@ def _copy_out(world: World, cell: cells.Cell, name: str, attempt: int) -> str:
     """What git could not read must not be lost with the cell: the files themselves stay, beside the log."""
     kept = world.agents.store.path / "salvage" / f"{name}-{attempt}"
     try:
-        shutil.copytree(cell.work, kept, symlinks=True, dirs_exist_ok=True)
+        # Of an overlay the files that it changed; what only says that one is gone is left out.
+        shutil.copytree(cell.top, kept, symlinks=True, dirs_exist_ok=True, ignore=_whiteouts)
     except (OSError, RecursionError) as error:
         # One that cannot be copied (a pipe, a socket) does not keep the others from it.
         return f"its files are in {kept}, but not all of them: {error}"[:400]
     return f"its files are in {kept}"[:400]
+
+
+def _whiteouts(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if is_whiteout(os.lstat(os.path.join(folder, name)))]
 
 
 # -- a worker --------------------------------------------------------------------------------------------
@@ -288,42 +318,43 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
     scope = work.spec.scope
     stop = world.stops.setdefault(event.seq, threading.Event())
 
-    told = 0
+    writable = cellrun.writable(cell, scope)
+    network = world.agents.network("worker")
+    place = Place(cell.work, lambda: confined(world.agents.sandbox, cell, writable, network=network))
+    guard = world.guards[name, attempt] = Guard(world.agents.config.watch.policy, place, stop)
 
     def sighted(seen: Sighting) -> None:
-        nonlocal told
-        told += 1
-        if told > MAX_SIGHTINGS:
-            if told == MAX_SIGHTINGS + 1:
-                why = f"more than {MAX_SIGHTINGS} paths outside the scope were touched"
-                emit(e.Draft(e.WatchIncomplete(name, attempt, why), ENGINE, event.seq))
-            return
-        note = e.ScopeViolationSeen(name, attempt, shown(seen.path)[:300], seen.kind, "watchdog")
-        emit(e.Draft(note, ENGINE, event.seq))
-        if world.agents.config.watch.policy == "stop":
-            stop.set()
+        path = shown(seen.path)[:300]
+        paused = guard.seen(path)  # first, and then the words
+        emit(e.Draft(e.ScopeViolationSeen(name, attempt, path, seen.kind, "watchdog"), ENGINE, event.seq))
+        if paused:
+            emit(e.Draft(e.AgentPaused(name, attempt, path), ENGINE, event.seq))
 
     if work.asks:
         through = _reconfine(world, cell, run, name)
         if through:
             return e.Draft(e.AgentFailed("error", through), ENGINE, event.seq)
-    watch = world.watchdog.watch(str(cell.work), scope.allows, sighted, ignore=_own_temporary)
+    lowers = tuple(map(str, cell.lowers))
+    watch = world.watchdog.watch(str(cell.top), scope.allows, sighted, ignore=_own_temporary, lowers=lowers)
     world.watches[name, attempt] = watch
-    writable = _writable(cell, scope)
-    place = Place(cell.work, lambda: confined(world.agents.sandbox, cell, writable))
     outcome, report = world.agents.run(
         role="worker", purpose="work", name=body.member, key=brief.key(run, body), brief=brief.work(run, name),
         place=place, stop=stop, cause=event.seq, emit=emit, scope_of=(name, attempt),
         parse={"request_scope": wire.parse_scope_request},
         session=world.agents.store.blob(body.session) if body.session else b"", answer=work.answer,
     )  # fmt: skip
+    watch.settle()
     if watch.incomplete:
         emit(e.Draft(e.WatchIncomplete(name, attempt, "; ".join(watch.reasons)[:500]), ENGINE, event.seq))
+    if guard.stopped and outcome.status == "stopped":
+        why = f"it was stopped because it touched {guard.stopped}, outside its scope"
+        return e.Draft(e.AgentFailed("stopped", why), ENGINE, event.seq)
     wish = report if isinstance(report, wire.ScopeRequestIn) else _left_wish(cell)
     if wish is not None and outcome.status in ("done", "no_report"):
         if work.asks == MAX_ASKS:
             why = f"it asked for more scope {MAX_ASKS + 1} times in one attempt"
             return e.Draft(e.AgentFailed("error", why), ENGINE, event.seq)
+        _unwatch(world, name, attempt)
         kept = world.agents.store.put(outcome.session) if outcome.session else ""
         asked = e.ScopeAsked(name, attempt, tuple(dict.fromkeys(wish.paths)), wish.why, kept)
         return e.Draft(asked, e.Actor("agent", body.member), event.seq)
@@ -361,28 +392,17 @@ def _reconfine(world: World, cell: cells.Cell, run: Run, name: str) -> str:
         start = run.works[name].attempts[-1].start
         githooks.install_cell(str(cell.git), hook_rules(scope), base=start, branch=branch(run.id, name))
     try:
-        probes = _prove(world, cell, _writable(cell, scope))
+        probes = _tried(world, cell, scope)
     except OrchgitError as error:
         return f"{error.what} {error.why}"[:1000]
-    return _through(world, probes)
+    return cellrun.through(probes, world.agents.level)
 
 
-def _writable(cell: cells.Cell, scope: Scope) -> tuple[str, ...]:
-    return (*cells.make_roots(cell, tuple(r.path for r in scope.roots())), str(cell.git), str(cell.home))
-
-
-def _prove(world: World, cell: cells.Cell, writable: tuple[str, ...]) -> list[Probe]:
-    """The canary, in the very sandbox that the agent is about to get."""
-    return prove(
-        world.agents.sandbox, Confinement(writable, str(cell.tmp)), env=base_env(str(cell.home), str(cell.tmp)),
-        forbidden=world.forbidden(), engine_pid=os.getpid(),
+def _tried(world: World, cell: cells.Cell, scope: Scope) -> list[Probe]:
+    return cellrun.tried(
+        world.agents.sandbox, cell, cellrun.writable(cell, scope), world.forbidden(),
+        network=world.agents.network("worker"), secret=str(world.agents.store.path / "events.jsonl"),
     )  # fmt: skip
-
-
-def _through(world: World, probes: Sequence[Probe]) -> str:
-    """What got through although the level promises to prevent it, in words; "" when it holds."""
-    tried = "; ".join(f"{p.name}: {p.detail}" for p in misses(probes, world.agents.level))
-    return f"the sandbox does not hold: {tried}"[:1000] if tried else ""
 
 
 def _own_temporary(path: bytes) -> bool:
@@ -424,21 +444,16 @@ def _gate(world: World, run: Run, event: e.Event, body: e.GateRequested, emit: E
         return e.GateFailed(name, attempt, _listed(found), len(found), salvage)
 
     try:
-        left = _harvest(world, world.cell(name, attempt), start)
+        left = cellrun.harvest(
+            door, world.agents.sandbox, world.cell(name, attempt), start, merges.git_date(event.time)
+        )
     except gate.BadPack as error:
         kept = _copy_out(world, world.cell(name, attempt), name, attempt)
         return failed([e.Violation("", f"{str(error)[:500]}; {kept}")], "")
     salvage = (_salvage_ref(run, name, attempt), left.commit, None)
     base_tree = door.tree_of(start)
-    changes = gate.raw_diff(door, base_tree, left.tree)
-    found = gate.judge(door, spec.scope, changes, base_tree)
-    tree = ""
-    if not found:
-        try:
-            tree = gate.construct(door, base_tree, changes, spec.scope)
-            found = gate.missing_outputs(door, tree, spec.outputs)
-        except trees.Unmergeable as error:
-            found = [e.Violation(shown(error.path), "a file and a directory cannot have one name")]
+    judged = cellrun.judged(door, spec.scope, base_tree, left.tree, spec.outputs)
+    changes, found, tree = judged.changes, judged.violations, judged.tree
     if found:
         door.swap([salvage], f"orchgit: attempt {attempt}, as the worker left it")
         door.barrier()
@@ -483,7 +498,7 @@ def _checks(world: World, run: Run, event: e.Event, body: e.ChecksRequested) -> 
         return e.ChecksStale(body.subject, body.attempt, body.onto, paths)
     commands = work.spec.checks if work else _all_checks(run)
     door.barrier()
-    done = _run_checks(world, tree, commands, f"checks-{event.seq}")
+    done = _run_checks(world, run, tree, commands, f"checks-{event.seq}")
     results = tuple(
         e.CheckResult(r.command, r.passed, r.why, r.exit_code, r.duration_ms, r.tests, world.agents.store.put(r.output))
         for r in done
@@ -492,7 +507,7 @@ def _checks(world: World, run: Run, event: e.Event, body: e.ChecksRequested) -> 
         return e.ChecksPassed(body.subject, body.attempt, body.onto, tree, results)
     alone = False
     if work and (own := door.tree_of(body.commit)) != tree:
-        alone = all(r.passed for r in _run_checks(world, own, commands, f"checks-{event.seq}"))
+        alone = all(r.passed for r in _run_checks(world, run, own, commands, f"checks-{event.seq}"))
     return e.ChecksFailed(body.subject, body.attempt, body.onto, tree, results, alone, checks.excerpt(done))
 
 
@@ -500,21 +515,30 @@ def _all_checks(run: Run) -> tuple[str, ...]:
     return tuple(dict.fromkeys(c for w in run.works.values() for c in w.spec.checks))
 
 
-def _run_checks(world: World, tree: str, commands: tuple[str, ...], name: str) -> list[checks.Checked]:
+def _run_checks(world: World, run: Run, tree: str, commands: tuple[str, ...], name: str) -> list[checks.Checked]:
+    team = world.agents
+    return run_checks(
+        world.door, world.repo, team.config, team.sandbox, world.state / name, tree, commands, world.base(run)
+    )  # fmt: skip
+
+
+def run_checks(
+    door: Door, repo: UserRepo, config: Config, sandbox: Sandbox, place: Path, tree: str, commands: tuple[str, ...],
+    base: cells.Base | None = None,
+) -> list[checks.Checked]:  # fmt: skip
     """All of them, in order, also after a failure: the feedback should name everything at once.
 
-    Each has a checkout, a HOME and a temporary directory of its own: what one check runs is the worker's code, and
-    must not prepare the ground for the next.
+    Each has a checkout, a HOME and a temporary directory of its own, beside `place`: what one check runs is the
+    worker's code, and must not prepare the ground for the next.
     """
     done = []
-    settings = world.agents.config.checks
     for number, command in enumerate(commands):
-        cell = cells.plain_checkout(world.door, world.state / f"{name}-{number}", tree)
+        cell = cells.plain_checkout(door, place.with_name(f"{place.name}-{number}"), tree, base)
         try:
-            cells.copy_in(cell, world.repo.root, world.agents.config.cells.copied)
+            cells.copy_in(cell, repo.root, config.cells.copied)
             writable = (str(cell.work), str(cell.home))
-            launch = confined(world.agents.sandbox, cell, writable, network=world.agents.config.network.checks)
-            done.append(checks.run(command, launch, settings.deadline_s))
+            launch = confined(sandbox, cell, writable, network=config.network.checks)
+            done.append(checks.run(command, launch, config.checks.deadline_s))
         finally:
             cells.remove(cell.root)
     return done
@@ -586,25 +610,26 @@ def observe(door: Door, ref: str, tip: str = "") -> e.ShipObserved:
 # -- orchestrator and reviewers --------------------------------------------------------------------------
 
 
-def _view(world: World, event: e.Event, commit: str) -> Place:
+def _view(world: World, run: Run, event: e.Event, commit: str, role: Role) -> Place:
     """A read-only place on a commit, made only if a tool is called. The caller removes it."""
     root = world.state / f"view-{event.seq}"
 
     def make() -> Any:
-        cell = cells.make(world.door, root, commit, who="reader")
-        return confined(world.agents.sandbox, cell, ())
+        cell = cells.make(world.door, root, commit, who="reader", base=world.base(run))
+        return confined(world.agents.sandbox, cell, (), network=world.agents.network(role))
 
     return Place(root / "work", make)
 
 
 def _think(
-    world: World, run: Run, event: e.Event, commit: str, emit: Emit, *, text: str, **job: Any
+    world: World, run: Run, event: e.Event, commit: str, emit: Emit, *, text: str, role: Role, **job: Any
 ) -> tuple[Any, object | None]:
-    place = _view(world, event, commit)
+    place = _view(world, run, event, commit, role)
     stop = world.stops.setdefault(event.seq, threading.Event())
     try:
         return world.agents.run(
-            key=brief.key(run, event.body), brief=text, place=place, stop=stop, cause=event.seq, emit=emit, **job
+            role=role, key=brief.key(run, event.body), brief=text, place=place, stop=stop, cause=event.seq, emit=emit,
+            **job,
         )  # fmt: skip
     finally:
         if place.used:
@@ -619,7 +644,7 @@ def _issue(world: World, run: Run) -> str:
 def _plan(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
     assert run.started is not None
     base = run.started.base
-    listed = world.door.run("ls-tree", "-r", "-z", "--name-only", base).split(b"\0")[:-1]
+    listed = trees.files(world.door, base)
     outline = "\n".join(shown(p) for p in listed[:OUTLINE_FILES])
     if len(listed) > OUTLINE_FILES:
         outline += f"\n… and {len(listed) - OUTLINE_FILES} more files"
@@ -633,7 +658,9 @@ def _plan(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
         return e.Draft(e.QuestionAsked(tuple(result.questions)), actor, event.seq)
     if not isinstance(result, Plan):
         return _failed(outcome, event)
-    wrong = problems(result, run.started.roster)
+    wrong = problems(result, run.started.roster) or imprecise(
+        result, listed, world.agents.config.sandbox.precision
+    )  # fmt: skip
     if wrong:
         listed_wrong = tuple(str(p)[:500] for p in wrong[:40])
         return e.Draft(e.PlanInvalid(listed_wrong), ENGINE, event.seq)

@@ -5,13 +5,13 @@ hooks, `git -c core.hooksPath=/dev/null` goes round any of them, and the gate as
 rule for the user's clone: never break, replace or lose a hook of theirs, and where the guard cannot stand
 without that, do not install it and say how to call it by hand.
 
-In the clone, `.git/hooks/NAME` is ours and the user's own moves to `.git/orchgit-chained/NAME`: the same name
+In the clone, `.git/hooks/NAME` is ours and the user's own moves to `.git/hooks.orchgit-chained/NAME`: the same name
 and the same depth, so `basename $0`, `dirname $0/../..` and relative symlinks still hold; what else lies in
 `hooks/` is linked beside it. Other hook managers:
 
-- pre-commit (framework): its own door, `pre-commit.legacy`, which it runs first and keeps over reinstalls.
+- pre-commit (framework): its own door, `NAME.legacy`, which it runs first and keeps over reinstalls.
 - lefthook: rewrites its files and moves ours away, so its files are left alone.
-- husky 9 (`core.hooksPath=.husky/_`): rewrites `_/pre-commit` on every `npm install`, but never
+- husky 9 (`core.hooksPath=.husky/_`): rewrites all that it knows in `_` on every `npm install`, but never
   `_/reference-transaction`, and `_` is ignored by its own .gitignore: that one can be ours.
 - `core.hooksPath` anywhere else in the work tree, or outside the repository: not ours to write.
 """
@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -29,11 +30,18 @@ from orchgit.core.errors import Kind, OrchgitError
 State = Literal["installed", "chained", "absent", "foreign"]
 
 SCOPE_FILE = "orchgit-scope"
-NAMES = ("pre-commit", "reference-transaction")
+GUARDS = {
+    "pre-commit": "refuses a commit on a run's branch, and one that rewrites a run's log",
+    "commit-msg": "refuses a message with a trailer that only orchgit writes",
+    "pre-push": "refuses to push what belongs to a run, and to rewrite a published log",
+    "reference-transaction": "refuses to move, make or delete a run's branches and records",
+}
+NAMES = tuple(GUARDS)
+_READS_INPUT = ("pre-push", "reference-transaction")
 _CELL = (*NAMES, "orchgit-scope.sh")
-_CHAINED = "orchgit-chained"
+_CHAINED = ".orchgit-chained"
+_MADE = ".orchgit-made"  # in a directory of hooks that was not there before
 _MARK = b"# orchgit-hook: "
-# Where somebody who chained the guard by hand will have written its name.
 _LEFTHOOK_CONFIGS = tuple(
     f"{dot}lefthook{local}.{suffix}"
     for dot in ("", ".")
@@ -68,6 +76,10 @@ class HookStatus:
     state: State
     detail: str = ""
 
+    @property
+    def in_force(self) -> bool:
+        return self.state in ("installed", "chained")
+
 
 def source_dir() -> str:
     """The hooks as shipped: inside a wheel `orchgit/_hooks`, in a source tree `hooks/` beside the package."""
@@ -89,9 +101,9 @@ def source_dir() -> str:
 def install_cell(git_dir: str, rules: Rules, *, base: str, branch: str, chain: str | None = None) -> None:
     """Write the compiled scope and the hooks that read it into a cell's private git directory.
 
-    `base` is a full object id, `branch` a full ref name, `chain` the absolute path of a directory whose
-    `pre-commit` and `reference-transaction` run after ours pass. Call it before a worker has touched the
-    cell, or from where the worker's links cannot lead out: it follows what it finds in `git_dir`.
+    `base` is a full object id, `branch` a full ref name, `chain` the absolute path of a directory whose hooks
+    of the same names run after ours pass. Call it before a worker has touched the cell, or from where the
+    worker's links cannot lead out: it follows what it finds in `git_dir`.
     """
     git_dir = os.path.abspath(git_dir)
     lines = [f"base {base}", f"branch {branch}"]  # first: the hooks stop reading at the first long rule
@@ -132,24 +144,28 @@ def _pin(git_dir: str, hooks: str) -> None:
 def install(common_dir: str, hooks_path: str | None, *, work_tree: str | None = None) -> list[HookStatus]:
     """Install the guard as far as that breaks nothing of the user's; a second time changes nothing.
 
-    `common_dir` is git's common directory, `hooks_path` the value of core.hooksPath (None: not set), relative
-    to `work_tree` (None: a bare repository). Returns what status() then says.
+    `common_dir` is git's common directory, `hooks_path` what git says of core.hooksPath (None: not set), relative
+    to `work_tree` (None: a bare repository). Returns what status() then says. Raises OrchgitError where the
+    directory cannot be written.
     """
     place = _place(common_dir, hooks_path, work_tree)
-    for name in NAMES:
-        slot = place.slot(name)
-        if slot is None:
-            continue
-        os.makedirs(os.path.dirname(slot), exist_ok=True)
-        if _kind(slot) == "other":
-            _move_aside(slot, place.former(name))
-        _write(slot, _shipped("clone", name), 0o755)
-    found = [_look(place, name) for name in NAMES]
-    if any(hook.state in ("absent", "foreign") or "by hand" in hook.detail for hook in found):
-        os.makedirs(place.by_hand, exist_ok=True)
-        for name in NAMES:
-            _write(os.path.join(place.by_hand, name), _shipped("clone", name), 0o755)
-    return found
+    slots = {name: place.slot(name) for name in NAMES}
+    with _writing(place.directory):
+        for name, slot in slots.items():
+            if slot is None:
+                continue
+            if not os.path.isdir(os.path.dirname(slot)):
+                os.makedirs(os.path.dirname(slot))
+                _write(os.path.join(os.path.dirname(slot), _MADE), b"", 0o644)
+            if _kind(slot) == "other":
+                _move_aside(slot, place.former(name))
+            _write(slot, _shipped("clone", name), 0o755)
+    if None in slots.values():
+        with _writing(place.by_hand):
+            os.makedirs(place.by_hand, exist_ok=True)
+            for name in NAMES:
+                _write(os.path.join(place.by_hand, name), _shipped("clone", name), 0o755)
+    return [_look(place, name) for name in NAMES]
 
 
 def uninstall(common_dir: str, hooks_path: str | None, *, work_tree: str | None = None) -> list[HookStatus]:
@@ -157,9 +173,10 @@ def uninstall(common_dir: str, hooks_path: str | None, *, work_tree: str | None 
     place = _place(common_dir, hooks_path, work_tree)
     # Also from .git/hooks when core.hooksPath was set only after the guard had been installed there.
     for each in {place.directory: place, None: _place(common_dir, None, work_tree)}.values():
-        for name in NAMES:
-            _uninstall_one(each, name)
-        _clear(os.path.dirname(each.former(NAMES[0])))
+        with _writing(each.directory):
+            for name in NAMES:
+                _uninstall_one(each, name)
+            _clear(each)
     for name in NAMES:
         with suppress(FileNotFoundError):
             os.unlink(os.path.join(place.by_hand, name))
@@ -175,12 +192,29 @@ def status(common_dir: str, hooks_path: str | None, *, work_tree: str | None = N
     return [_look(place, name) for name in NAMES]
 
 
+def directory(common_dir: str, hooks_path: str | None, work_tree: str | None = None) -> str:
+    """Where git looks for hooks."""
+    return _place(common_dir, hooks_path, work_tree).directory
+
+
+@contextmanager
+def _writing(directory: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OrchgitError(
+            Kind.USAGE, f"the hooks in {directory} cannot be changed", str(error),
+            f"make {directory} a directory that you can write, then: orchgit hooks status",
+        ) from error  # fmt: skip
+
+
 @dataclass(frozen=True)
 class _Place:
     """The directory git runs hooks from, and whether we may write there."""
 
     common: str
-    directory: str
+    named: str  # as git names it, whose `$0` the hooks go by
+    directory: str  # what it is in truth
     work_tree: str | None
     ours: Literal["yes", "husky", "no"]
 
@@ -190,7 +224,12 @@ class _Place:
 
     def former(self, name: str) -> str:
         """Where the user's own hook lies while ours stands in its place (the hooks find it by `$0`)."""
-        return os.path.join(os.path.dirname(self.directory), _CHAINED, name)
+        return os.path.join(self.named + _CHAINED, name)
+
+    def callers(self, name: str) -> list[str]:
+        """The files in which somebody who chains the guard by hand will have written its name."""
+        found = [os.path.join(self.directory, name), os.path.join(os.path.dirname(self.directory), name)]
+        return found + [os.path.join(self.work_tree, each) for each in _LEFTHOOK_CONFIGS if self.work_tree]
 
     def slot(self, name: str) -> str | None:
         """The file that ours may be, or None."""
@@ -213,36 +252,39 @@ def _place(common_dir: str, hooks_path: str | None, work_tree: str | None) -> _P
     top = os.path.realpath(work_tree) if work_tree else None
     if hooks_path is None:
         hooks_path = os.path.join(common, "hooks")
+    above, name = os.path.split(os.path.normpath(os.path.join(top or common, hooks_path)))
+    named = os.path.join(os.path.realpath(above), name)
     # A directory of hooks that is a link into the work tree is the work tree's.
-    directory = os.path.realpath(os.path.join(top or common, os.path.expanduser(hooks_path)))
+    directory = os.path.realpath(named)
     ours: Literal["yes", "husky", "no"] = "no"
-    if directory.startswith(common + os.sep):
+    if named.startswith(common + os.sep) and directory.startswith(common + os.sep):
         ours = "yes"
     elif top and directory.startswith(top + os.sep) and os.path.isfile(os.path.join(directory, "h")):
         ignored = _read(os.path.join(directory, ".gitignore")) or b""
         ours = "husky" if ignored.strip() == b"*" else "no"
-    return _Place(common, directory, top, ours)
+    return _Place(common, named, directory, top, ours)
 
 
 def _look(place: _Place, name: str) -> HookStatus:
     path = os.path.join(place.directory, name)
     kind = _kind(path)
     if kind == "pre-commit" and _runs(f"{path}.legacy"):
-        return HookStatus(name, "chained", f"the pre-commit framework runs it first, as {name}.legacy")
+        return HookStatus(name, "chained", f"the pre-commit framework runs it first, as {path}.legacy")
     if kind == "ours" and _runs(path):
-        older = "" if _read(path) == _shipped("clone", name) else "of another version; `orchgit init` renews it"
-        if os.access(place.former(name), os.X_OK):
-            return HookStatus(name, "chained", older or f"then runs your own, {place.former(name)}")
-        return HookStatus(name, "installed", older)
-    callers = [path, os.path.join(os.path.dirname(place.directory), name)]
-    callers += [os.path.join(place.work_tree, each) for each in _LEFTHOOK_CONFIGS] if place.work_tree else []
-    for caller in callers:
-        if _names(name, caller):
-            return HookStatus(name, "chained", f"called by hand from {caller}")
+        older = _read(path) != _shipped("clone", name)
+        words = ["of another version: `orchgit hooks install` renews it"] if older else []
+        if not os.access(place.former(name), os.X_OK):
+            return HookStatus(name, "installed", "; ".join(words))
+        return HookStatus(name, "chained", "; ".join([*words, f"then runs your own, {place.former(name)}"]))
     state: State = "absent" if kind in ("none", "ours") else "foreign"
+    for caller in place.callers(name):
+        if _names(name, caller) and _runs(os.path.join(place.by_hand, name)):
+            return HookStatus(name, "chained", f"{caller} calls it")
+        if _names(name, caller):
+            return HookStatus(name, state, f"{caller} calls it, and it is not there: `orchgit hooks install`")
     if place.slot(name) is not None:
         beside = {"none": "not installed", "ours": f"{path} is not executable"}.get(kind, f"{path} runs alone")
-        return HookStatus(name, state, f"{beside}; `orchgit init` puts the guard there")
+        return HookStatus(name, state, f"{beside}; `orchgit hooks install` puts the guard there")
     if place.ours == "yes" and os.path.lexists(place.former(name)) and kind not in ("none", "ours"):
         kept = place.former(name)
         return HookStatus(name, state, f"{path} was put over ours; your earlier hook is kept at {kept}")
@@ -250,14 +292,19 @@ def _look(place: _Place, name: str) -> HookStatus:
 
 
 def _advice(place: _Place, name: str, path: str, kind: str) -> str:
-    """How to call the guard by hand from where we do not write."""
+    """Why the guard is not in force, and how to call it by hand from where we do not write."""
+    if not os.path.isdir(place.directory):
+        return f"core.hooksPath is {place.directory}, and that is no directory: git runs no hook at all here"
     program = f'h="$(git rev-parse --git-common-dir)/orchgit/hooks/{name}"; [ ! -x "$h" ] || '
-    if name == "pre-commit":
-        line = program + '"$h" "$@" || exit 1'
-    else:  # it reads its standard input, and what follows it may want that too
-        line = f'updates=$(cat); {program}printf "%s\\n" "$updates" | "$h" "$@" || exit 1'
     if kind == "lefthook":
-        return f"lefthook rewrites {path}; add a {name} command to lefthook.yml: {line}"
+        given = {"commit-msg": ' "{1}"', "pre-push": ' "{1}" "{2}"', "reference-transaction": ' "{1}"'}.get(name, "")
+        use = "use_stdin: true, " if name in _READS_INPUT else ""
+        command = f"orchgit: {{{use}run: '{program}\"$h\"{given}'}}"
+        return f"lefthook rewrites {path}; add to lefthook.yml, under {name}, commands: {command}"
+    if name in _READS_INPUT:  # and what follows it may want that too
+        line = f'updates=$(cat); {program}printf "%s\\n" "$updates" | "$h" "$@" || exit 1'
+    else:
+        line = program + '"$h" "$@" || exit 1'
     if place.ours == "husky":
         return f"husky rewrites {path}; add to {os.path.join(os.path.dirname(place.directory), name)}: {line}"
     return f"core.hooksPath is {place.directory}, which is not orchgit's to write; add to {path}: {line}"
@@ -275,9 +322,9 @@ def _move_aside(slot: str, former: str) -> None:
     except OSError:
         os.rename(slot, former)
     for each in os.listdir(hooks):
-        if each not in NAMES and not each.endswith(".sample"):
+        if each not in (*NAMES, _MADE) and not each.endswith(".sample"):
             with suppress(FileExistsError):
-                os.symlink(os.path.join("..", os.path.basename(hooks), each), os.path.join(directory, each))
+                os.symlink(os.path.join(os.path.relpath(hooks, directory), each), os.path.join(directory, each))
 
 
 def _uninstall_one(place: _Place, name: str) -> None:
@@ -299,15 +346,21 @@ def _uninstall_one(place: _Place, name: str) -> None:
             os.unlink(former)
 
 
-def _clear(directory: str) -> None:
-    """Remove the links that _move_aside made, and the directory if nothing of the user's is left in it."""
+def _clear(place: _Place) -> None:
+    """Remove the links that _move_aside made, and the directories of ours if nothing of the user's is in them."""
+    chained = os.path.dirname(place.former(NAMES[0]))
     with suppress(FileNotFoundError, NotADirectoryError):
-        for each in os.listdir(directory):
-            path = os.path.join(directory, each)
+        for each in os.listdir(chained):
+            path = os.path.join(chained, each)
             if each not in NAMES and os.path.islink(path):
                 os.unlink(path)
     with suppress(OSError):
-        os.rmdir(directory)
+        os.rmdir(chained)
+    made = os.path.join(place.directory, _MADE)
+    if os.path.lexists(made):
+        os.unlink(made)
+        with suppress(OSError):
+            os.rmdir(place.directory)
 
 
 # --- files -------------------------------------------------------------------------------------------------
@@ -342,7 +395,7 @@ def _read(path: str) -> bytes | None:
     try:
         with open(path, "rb") as file:
             return file.read()
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+    except OSError:  # nothing there, a directory, a broken link, not ours to read
         return None
 
 

@@ -58,6 +58,12 @@ class Child(Protocol):
     def stop(self, grace_s: float = 2.0) -> Ended:
         """TERM to everything it started, KILL after the grace; returns what it left in the pipes."""
 
+    def pause(self) -> None:
+        """Stop (SIGSTOP) it and everything it started, until `resume`. `stop` and a deadline end it all the same."""
+
+    def resume(self) -> None:
+        """Let it go on."""
+
 
 class Launch(Protocol):
     """Starts a program in an environment and a sandbox that somebody else has already decided on."""
@@ -70,7 +76,8 @@ def start(argv: Sequence[str], *, cwd: str, env: Mapping[str, str], sweeps: bool
     """Start `argv` in `cwd`, leader of its own session. `env` is complete: nothing is inherited.
 
     `sweeps`: the program (the sandbox's keeper) ends its descendants at SIGTERM, at once at a second one, and
-    then itself; so it gets that instead of SIGKILL. Of any other, only the process group is ended.
+    then itself; so it gets that instead of SIGKILL. It stops them at SIGUSR1 and lets them go on at SIGUSR2; it is
+    started with these two blocked, and waits for them. Of any other, only the process group is ended or stopped.
 
     OSError when the program cannot be started. Call `finish` or `stop`; a child that is merely forgotten is
     still read and reaped when it ends, but nothing stops it.
@@ -87,6 +94,9 @@ def start(argv: Sequence[str], *, cwd: str, env: Mapping[str, str], sweeps: bool
     if job.child is None:
         raise job.error or RuntimeError(f"the spawner ended while starting {argv[0]!r}")
     return job.child
+
+
+_PAUSES = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 def identity(pid: int) -> str:
@@ -155,6 +165,8 @@ def _spawn_forever(jobs: _Jobs) -> None:
         job = jobs.get()
         try:
             pipe = subprocess.PIPE
+            # Inherited, so that a pause in the instant before it waits for them does not kill it.
+            signal.pthread_sigmask(signal.SIG_SETMASK, _PAUSES if job.sweeps else ())
             popen = subprocess.Popen(  # close_fds is the default, and no preexec_fn: threads and fork do not mix
                 job.argv,
                 cwd=job.cwd,
@@ -247,6 +259,12 @@ class _Running:
         self._keep(cap)
         self._end(grace_s)
         return self._ended(cap)
+
+    def pause(self) -> None:
+        self._signal(signal.SIGUSR1 if self._sweeps else signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGUSR2 if self._sweeps else signal.SIGCONT)
 
     def _keep(self, cap: int) -> None:
         with self._cond:

@@ -14,6 +14,7 @@ from orchgit.core import events as e
 from orchgit.core.codec import encode
 from orchgit.core.decide import advance, describe, waiting
 from orchgit.core.plan import Plan, order, waves
+from orchgit.core.scope import precision
 from orchgit.core.state import Run
 
 
@@ -157,6 +158,10 @@ def _sentence(body: e.Body) -> str:
             return f"plan v{body.version} ({body.digest[:12]}) has it{order}{again}"
         case e.ScopeViolationSeen():
             return f"OUT OF SCOPE, {body.layer}: {safe(body.path)} {short(body.what)}".rstrip()
+        case e.AgentPaused():
+            return f"PAUSED, it touched {safe(body.path)}: a human says how it goes on"
+        case e.AgentContinued():
+            return "stopped by a human" if body.stop else "goes on, says a human"
         case e.WatchIncomplete():
             return f"the watchdog lost events ({short(body.why)}); the gate reads the whole tree"
         case e.GateRequested():
@@ -259,15 +264,26 @@ def plan_rows(plan: Plan) -> list[tuple[str, str, str, str]]:
     rows = []
     for a in order(plan):
         who = f"{safe(a.id)}, by {safe(a.worker)}\n{short(a.title, 60)}"
-        writes = safe("\n".join([*a.allow, *(f"not {d}" for d in a.deny)]), lines=True)
-        rows.append((who, writes, "\n".join(a.depends_on) or "—", safe("\n".join(a.checks), lines=True) or "none"))
+        writes = "\n".join([*a.allow, *(f"not {d}" for d in a.deny), *["(symbolic links too)"] * a.symlinks])
+        rows.append(
+            (
+                who,
+                safe(writes, lines=True),
+                "\n".join(a.depends_on) or "—",
+                safe("\n".join(a.checks), lines=True) or "none",
+            )
+        )
     return rows
 
 
-def plan_notes(plan: Plan) -> list[str]:
-    """What a person has to know before saying yes, beside the table."""
+def plan_notes(plan: Plan, files: Sequence[bytes] = ()) -> list[str]:
+    """What a person has to know before saying yes, beside the table. `files`: of the base."""
     steps = " → ".join(" + ".join(a.id for a in wave) for wave in waves(plan))
     notes = [f"Order: {steps}  (each starts the moment what it depends on is merged)"]
+    if files:
+        found = {a.id: precision(a.scope, files) for a in order(plan)}
+        told = (f"{n} {_percent(*p)}" for n, p in found.items())
+        notes.append(f"Prevention precision, in-scope files over those the kernel lets it write: {', '.join(told)}")
     for a in order(plan):
         loose = [r.path or "the whole tree" for r in a.scope.roots() if not r.exact]
         if loose:
@@ -278,6 +294,10 @@ def plan_notes(plan: Plan) -> list[str]:
         if not a.checks:
             notes.append(f"{a.id}: no checks; only the gate and the verdict stand before its merge")
     return notes
+
+
+def _percent(inside: int, writable: int) -> str:
+    return f"{inside * 100 // writable} % ({inside}/{writable})" if writable else "– (no file there yet)"
 
 
 def plan_text(plan: Plan) -> list[str]:
@@ -308,7 +328,8 @@ def status_lines(run: Run, *, alive: bool = False) -> list[str]:
     lines = [f"{run.id}  {phase(run)}" + (f"  {short(run.issue.title, 70)}" if run.issue else "")]
     for name, work in run.works.items():
         attempt = f"attempt {work.attempt}" if work.attempt else "not started"
-        lines.append(f"  {name:<16} {work.stage:<12} {attempt:<12} {safe(work.spec.worker)}")
+        stage = "paused" if work.paused else work.stage
+        lines.append(f"  {name:<16} {stage:<12} {attempt:<12} {safe(work.spec.worker)}")
     for f in run.open_findings():
         lines.append(f"  finding {f.id} {f.severity} {safe(f.path)}:{f.line} {short(f.title, 60)}")
     lines += [f"  {line}" for line in next_lines(run, alive=alive)]
@@ -345,6 +366,13 @@ def _next(run: Run, alive: bool) -> list[str]:
         return [f"next: {step.type}"]
     waits = ", ".join(sorted(_pending_words(ev) for ev in run.pending.values()))
     lines = [f"waits for: {waits}" if waits else "nothing is due"]
+    for name, work in run.works.items():
+        if work.paused:
+            target = f"{run.id}/{name}"
+            lines += [
+                f"paused: {name} touched {short(work.paused)}, outside its scope",
+                f"  orchgit resume {target} lets it go on    orchgit abort {target} stops this attempt",
+            ]
     return lines if alive else [*lines, f"no engine is alive: orchgit resume {run.id}"]
 
 
@@ -367,8 +395,8 @@ def status_json(run: Run) -> dict[str, Any]:
         "questions": list(run.questions),
         "assignments": {
             n: {
-                "stage": w.stage, "worker": w.spec.worker, "attempt": w.attempt, "counted": w.counted,
-                "head": w.head, "base": w.base, "depends_on": list(w.spec.depends_on),
+                "stage": w.stage, "paused": w.paused, "worker": w.spec.worker, "attempt": w.attempt,
+                "counted": w.counted, "head": w.head, "base": w.base, "depends_on": list(w.spec.depends_on),
             }
             for n, w in run.works.items()
         },

@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,14 @@ if TYPE_CHECKING:
 
 Listener = Callable[[Run, e.Event], None]
 POLL_S = 5.0  # the inbox is looked at when the watchdog says so, and this often in case it did not
+
+
+@dataclass(frozen=True)
+class _Waits:
+    """A note whose thread goes on when it is logged."""
+
+    draft: e.Draft
+    logged: threading.Event
 
 
 def now() -> str:
@@ -57,7 +66,8 @@ class Runner:
         self.run = load(log)
         self.world: World | None = None
         self._listeners = listeners
-        self._seen: queue.Queue[e.Draft | BaseException | None] = queue.Queue()
+        self._seen: queue.Queue[e.Draft | _Waits | BaseException | None] = queue.Queue()
+        self._closing = threading.Event()
         self._threads: dict[int, threading.Thread] = {}
         self._inherited = frozenset(self.run.pending)  # asked for by an engine before this one
         for digest in self.run.redacted:  # one that was killed between saying and doing it
@@ -80,6 +90,9 @@ class Runner:
             for listen in self._listeners:
                 listen(run, event)
         return written
+
+    def listen(self, listener: Listener) -> None:
+        self._listeners = (*self._listeners, listener)
 
     # -- driving
 
@@ -115,6 +128,7 @@ class Runner:
     def _step(self, world: World) -> None:
         """Take what was seen, as much as there is, and go on from there."""
         drafts: list[e.Draft] = []
+        waits: list[threading.Event] = []
         try:
             got = self._seen.get(timeout=POLL_S)
             while True:
@@ -125,19 +139,37 @@ class Runner:
                     ) from got  # fmt: skip
                 if isinstance(got, BaseException):
                     raise got
-                if got is not None:
+                if isinstance(got, _Waits):
+                    drafts.append(got.draft)
+                    waits.append(got.logged)
+                elif got is not None:
                     drafts.append(got)
                 got = self._seen.get_nowait()
         except queue.Empty:
             pass
         if drafts:
             self._act(world, self.record(*drafts))
+        for logged in waits:
+            logged.set()
+
+    def _emit(self, draft: e.Draft) -> None:
+        """A note from a thread. That an agent starts is on the disk before it does: resume goes by it."""
+        if not isinstance(draft.body, e.AgentStarted):
+            self._seen.put(draft)
+            return
+        logged = threading.Event()
+        self._seen.put(_Waits(draft, logged))
+        while not logged.wait(0.1):
+            if self._closing.is_set():
+                raise RuntimeError("the engine ends")
 
     def _act(self, world: World, written: list[e.Event]) -> None:
         for event in written:
             if isinstance(event.body, e.AbortRequested):
                 for stop in world.stops.values():
                     stop.set()
+            if isinstance(event.body, e.AgentContinued):
+                world.go_on(event.body)
             if event.body.kind == "request" and event.seq in self.run.pending:
                 self._start(world, event)
         if publish.due(self.run):  # after what was asked for is on its way
@@ -162,7 +194,7 @@ class Runner:
 
         def body() -> None:
             try:
-                self._seen.put(do(world, run, event, self._seen.put))
+                self._seen.put(do(world, run, event, self._emit))
             except BaseException as error:  # noqa: BLE001 - carried to the thread that owns the log, and raised there
                 self._seen.put(error)
 
@@ -190,6 +222,7 @@ class Runner:
 
     def interrupt(self) -> None:
         """Stop every agent; their requests stay open in the log, for resume."""
+        self._closing.set()
         if self.world is not None:
             for stop in self.world.stops.values():
                 stop.set()

@@ -11,26 +11,26 @@ import os
 import platform
 import resource
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from orchgit import __version__, agents, publish, recovery, roster, runner, signatures
-from orchgit.agent_run import Agents
+from orchgit.agent_run import Agents, furnish
 from orchgit.config import Config, state_home
 from orchgit.config import load as load_config
 from orchgit.core import events as e
 from orchgit.core.codec import decode, dumps, encode
 from orchgit.core.errors import Kind, OrchgitError
-from orchgit.core.plan import Member, Plan, problems
+from orchgit.core.plan import Member, Plan, Problem, imprecise, problems
 from orchgit.effects import World, observe
 from orchgit.eventlog import Log, Store, runs_dir, user_name
-from orchgit.git import cells
+from orchgit.git import cells, trees
 from orchgit.git.door import Door
 from orchgit.git.user import UserRepo, git_version
-from orchgit.sandbox import Level, Sandbox, best
+from orchgit.sandbox import Level, Sandbox, best, overlay_works, require_networks
 from orchgit.watch import Watchdog
 
 TOOL = f"orchgit/{__version__}"
@@ -143,11 +143,11 @@ class Session:
 
     def __init__(
         self, repo: UserRepo, log: Log, listeners: tuple[runner.Listener, ...], progress: Progress,
-        sandbox: Sandbox, level: Level,
+        confined: tuple[Sandbox, Level] | None = None,
     ) -> None:  # fmt: skip
         self.repo = repo
         self.runner = runner.Runner(log, listeners)
-        self.sandbox, self.level = sandbox, level
+        self.confined = confined  # before `world` is asked for
         self._progress = progress
         self._world: World | None = None
 
@@ -160,11 +160,14 @@ class Session:
             started = self.runner.run.started
             assert started is not None
             config, people = thaw(log.blob(started.config))
-            team = Agents(config, people, log, self.sandbox, self.level, self._progress)
             place = state_home(config, os.environ) / cells.repository_id(self.repo.common) / log.run
             place.mkdir(parents=True, exist_ok=True, mode=0o700)
             door = Door(self.repo.common, self.repo.object_format, owner=log.run)
-            self._world = World(self.repo, door, team, place, Watchdog())
+            assert self.confined is not None
+            sandbox = furnish(*self.confined, config, door, place)
+            team = Agents(config, people, log, sandbox, sandbox.level, self._progress)
+            overlay = config.cells.overlay == "auto" and sandbox.level.prevented and not overlay_works(str(place))
+            self._world = World(self.repo, door, team, place, Watchdog(), overlay)
         return self._world
 
     def clear(self) -> tuple[str, ...]:
@@ -180,6 +183,22 @@ class Session:
             if self.runner.run.phase in ("completed", "aborted") and self._world.state.exists():
                 cells.remove(self._world.state)
         self.runner.close()
+
+
+def plan_problems(
+    plan: Plan, members: Iterable[Member], config: Config, door: Door, base: str
+) -> tuple[Problem, ...]:  # fmt: skip
+    """All that keeps a plan from being run on the commit `base`: of itself, then for the kernel that is to hold it."""
+    percent = config.sandbox.precision
+    return problems(plan, members) or (imprecise(plan, trees.files(door, base), percent) if percent else ())
+
+
+def confine(config: Config, allow_unsandboxed: bool) -> tuple[Sandbox, Level]:
+    """What this configuration asks for. OrchgitError (UNAVAILABLE) where the machine gives less, unless allowed."""
+    sandbox, level = best(allow_unsandboxed, config.sandbox.level)
+    if not allow_unsandboxed:
+        require_networks(level, config.network.model_dump())
+    return sandbox, level
 
 
 def begin(
@@ -224,15 +243,18 @@ def begin(
             )  # fmt: skip
         why = observe(door, repo.branch).why
         said += [f"as it is now, shipping would stop at the end: {why}"] if why else []
-    sandbox, level = best(options.allow_unsandboxed)
+    sandbox, level = confine(config, options.allow_unsandboxed)
+    wider = {role: level.reach(network) for role, network in config.network.model_dump().items()}
+    loose = [role for role, network in config.network.model_dump().items() if wider[role] != network]
+    said += [f"the network is open here, whatever [network] says, for: {', '.join(loose)}"] if loose else []
     said = [*people.warnings, *said]
-    wrong = problems(plan, [m.member for m in chosen]) if plan else ()
+    wrong = plan_problems(plan, [m.member for m in chosen], config, door, repo.head) if plan else ()
     if wrong:
         listed = "\n".join(map(str, wrong))
         raise OrchgitError(Kind.NO, "this plan cannot be run", listed, "mend it; orchgit plan --check FILE looks again")
     name = new_run_name()
     log = recovery.birth(repo.common, repo.root, name)
-    session = Session(repo, log, listeners, progress, sandbox, level)
+    session = Session(repo, log, listeners, progress, (sandbox, level))
     link_runs(repo, name)
     user = e.Actor("human", user_name())
     started = e.RunStarted(
@@ -258,14 +280,19 @@ def reopen(
     *, allow_unsandboxed: bool = False,
 ) -> Session:  # fmt: skip
     """Go on with a run: the lock, the torn tail, and the note that it was resumed."""
-    sandbox, level = best(allow_unsandboxed)
-    session = Session(repo, Log(store.path), listeners, progress, sandbox, level)
+    session = Session(repo, Log(store.path), listeners, progress)
     run = session.runner.run
     if run.started is None:
         session.close()
         raise OrchgitError(
             Kind.USAGE, f"run {store.run} never started", "its log is empty", "orchgit start ISSUE.md"
         )  # fmt: skip
+    try:
+        session.confined = confine(thaw(store.blob(run.started.config))[0], allow_unsandboxed)
+    except OrchgitError:
+        session.close()
+        raise
+    level = session.confined[1]
     if run.started.sandboxed and not level.prevented and not allow_unsandboxed:
         session.close()
         raise OrchgitError(

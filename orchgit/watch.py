@@ -2,8 +2,8 @@
 
 It is feedback for a worker and a line for the log. It is never evidence that nothing happened: events are
 lost when the kernel's queue overflows (88 % of a burst of 100,000 creates), a write by mmap shows only when
-the file is closed, a write through a link from elsewhere never, and what happened in the last half second
-before stop() may not have come yet. `incomplete` says when losses are known; the audit of the tree decides.
+the file is closed, a write through a link from elsewhere never, and what happened just before stop(), without
+settle(), may not have come yet. `incomplete` says when losses are known; the audit of the tree decides.
 
 How to read it: a Watchdog owns the one Observer and its threads; a Watch is one working tree, turns the
 library's events into Sightings, and tells each path once. Callbacks run on the library's thread, one after
@@ -13,14 +13,16 @@ every watch then says so. Symlinks are not followed.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import secrets
 import stat
 import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
 
 SightingKind = Literal["created", "modified", "deleted", "moved", "attributes"]
 
-# A worker that floods the cell must not flood the log.
-MOST_SIGHTINGS = 10_000
+SETTLE_S = 2.0
+MAX_SIGHTINGS = 200  # of one watch: a worker that floods its cell must not flood the log
 
 # Without a filter watchdog also hears opens and reads, its own walks of the tree included, and drowns in
 # them. FileAttribEvent is not in every version.
@@ -52,10 +54,7 @@ _KINDS: dict[str, SightingKind] = {
 
 @dataclass(frozen=True)
 class Sighting:
-    """A path outside the scope that was touched: relative to the root, as bytes.
-
-    On the upper directory of an overlay a first write to a file of the base shows as `created` (its copy).
-    """
+    """A path outside the scope that was touched: relative to the root, as bytes."""
 
     path: bytes
     kind: SightingKind
@@ -77,15 +76,16 @@ class Watchdog:
         # When it registers a directory twice, which a quick mkdir makes it do, watchdog warns with the repr
         # of every watch there is: hundreds of kilobytes on stderr.
         warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
-        self._observer: BaseObserver = Observer()
+        self._observer: BaseObserver | None = None
         self._watches: list[Watch] = []
         self._overflow = _Overflow(self._lose)
         logging.getLogger("watchdog").addHandler(self._overflow)
         self._broken = ""
         try:
+            self._observer = Observer()
             self._observer.start()
         except (OSError, RuntimeError) as error:  # no thread, no descriptor
-            self._broken = f"the watchdog did not start: {error}"
+            self._broken = _limit(error) or f"the watchdog did not start: {error}"
 
     def watch(
         self,
@@ -94,9 +94,10 @@ class Watchdog:
         on_violation: Callable[[Sighting], None],
         *,
         ignore: Callable[[bytes], bool] | None = None,
+        lowers: Sequence[str] = (),
     ) -> Watch:
         """A started Watch on `root`."""
-        watch = Watch(root, allows, on_violation, ignore=ignore, owner=self)
+        watch = Watch(root, allows, on_violation, ignore=ignore, lowers=lowers, owner=self)
         watch.start()
         return watch
 
@@ -113,7 +114,7 @@ class Watchdog:
         for watch in list(self._watches):
             watch.stop()
         logging.getLogger("watchdog").removeHandler(self._overflow)
-        if self._observer.is_alive():
+        if self._observer is not None and self._observer.is_alive():
             self._observer.stop()
             if threading.current_thread() is not self._observer:
                 self._observer.join(timeout=5)
@@ -123,7 +124,7 @@ class Watchdog:
     def _add(self, handler: object, path: str, *, recursive: bool) -> ObservedWatch:
         from watchdog import events
 
-        if self._broken:
+        if self._broken or self._observer is None:
             raise OSError(self._broken)
         names = _TREE if recursive else _ARRIVALS
         wanted = [getattr(events, name) for name in names if hasattr(events, name)]
@@ -132,7 +133,7 @@ class Watchdog:
         return self._observer.schedule(handler, path, recursive=recursive, event_filter=wanted)
 
     def _remove(self, observed: ObservedWatch) -> None:
-        if self._observer.is_alive():
+        if self._observer is not None and self._observer.is_alive():
             self._observer.unschedule(observed)
 
     def _room(self) -> bool:
@@ -150,7 +151,7 @@ class Watchdog:
             watch._lose(why)
 
     def _alive(self) -> bool:
-        return self._observer.is_alive()
+        return self._observer is not None and self._observer.is_alive()
 
 
 class Watch:
@@ -158,6 +159,9 @@ class Watch:
 
     `ignore` is asked first, for paths that are nobody's business (caches). `.git` at the root is skipped, and
     so are empty directories, which git does not track. `allows` and `ignore` get what `Sighting.path` has.
+
+    Of an overlay, `root` is its upper directory and `lowers` what lies below it: there a file of the base that is
+    written to appears as a new one (its copy), and is told as modified.
     """
 
     def __init__(
@@ -167,6 +171,7 @@ class Watch:
         on_violation: Callable[[Sighting], None],
         *,
         ignore: Callable[[bytes], bool] | None = None,
+        lowers: Sequence[str] = (),
         owner: Watchdog | None = None,
     ) -> None:
         self._root = os.path.realpath(root)
@@ -174,6 +179,7 @@ class Watch:
         self._allows = allows
         self._on_violation = on_violation
         self._ignore = ignore
+        self._lowers = tuple(os.fsencode(lower) + b"/" for lower in lowers)
         self._owner = owner
         self._own: Watchdog | None = None  # ours alone, when nobody gave us one
         self._observed: ObservedWatch | None = None
@@ -182,6 +188,9 @@ class Watch:
         self._new_dirs: set[bytes] = set()
         self._left_dirs: set[bytes] = set()
         self._since_ns = 0
+        self._full = False  # has told all that it may tell
+        self._fence: bytes | None = None
+        self._fenced = threading.Event()
         self._stopped = False
 
     @property
@@ -208,9 +217,25 @@ class Watch:
         try:
             self._observed = self._owner._add(self, self._root, recursive=True)
         except (OSError, RuntimeError) as error:
-            self._lose(f"cannot watch {self._root}: {error}")
+            self._lose(_limit(error) or f"cannot watch {self._root}: {error}")
             return
         self._check_room()
+
+    def settle(self, timeout_s: float = SETTLE_S) -> None:
+        """Wait until all that happened so far has been told, or it is incomplete. Not from a callback, and only when
+        nobody else writes to the root any more: a file of our own comes there, and goes."""
+        if self._full or self.incomplete or self._observed is None:
+            return
+        self._fence = f".orchgit-fence-{secrets.token_hex(8)}".encode()
+        path = self._prefix + self._fence
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            os.unlink(path)
+        except OSError as error:
+            self._lose(f"its last moments may be missing: {error}")
+            return
+        if not self._fenced.wait(timeout_s) and not self._full:
+            self._lose("its last moments may be missing: the watchdog is behind")
 
     def stop(self) -> None:
         """Tell nothing more. A second time does nothing."""
@@ -229,7 +254,7 @@ class Watch:
 
     def dispatch(self, event: FileSystemEvent) -> None:
         """For watchdog's thread only."""
-        if self._stopped:  # with events still in the queue
+        if self._stopped or self._full:  # with events still in the queue
             return
         finished = False
         try:
@@ -241,6 +266,9 @@ class Watch:
 
     def _see(self, event: FileSystemEvent) -> None:
         source = self._relative(event.src_path)
+        if source is not None and source == self._fence:
+            self._fenced.set()
+            return
         target = self._relative(event.dest_path)
         if event.event_type == "moved":
             # Of a directory that moved, watchdog tells each file too.
@@ -265,6 +293,8 @@ class Watch:
             return
         if kind == "created" and self._is_whiteout(source):
             kind = "deleted"
+        elif kind == "created" and any(os.path.lexists(lower + source) for lower in self._lowers):
+            kind = "modified"
         self._tell(source, kind)
 
     def _see_directory(self, path: bytes, kind: SightingKind) -> None:
@@ -286,8 +316,12 @@ class Watch:
             return
         if (self._ignore is not None and self._ignore(path)) or self._allows(path):
             return
-        if len(self._told) >= MOST_SIGHTINGS:
-            self._lose(f"more than {MOST_SIGHTINGS} paths outside the scope")
+        if len(self._told) >= MAX_SIGHTINGS:
+            self._full = True
+            self._lose(f"more than {MAX_SIGHTINGS} paths outside the scope were touched")
+            observed, self._observed = self._observed, None
+            if observed is not None and self._owner is not None:
+                self._owner._remove(observed)  # what comes now costs nothing
             return
         self._told.add(path)
         self._on_violation(Sighting(path, kind))
@@ -315,11 +349,26 @@ class Watch:
 
     def _check_room(self) -> None:
         if self._owner is not None and not self._owner._room():
-            self._lose("no more directories can be watched (fs.inotify.max_user_watches)")
+            self._lose(_limit(OSError(errno.ENOSPC, "")))
 
     def _lose(self, why: str) -> None:
         if why not in self._reasons:
             self._reasons.append(why)
+
+
+def _limit(error: Exception) -> str:
+    """What to raise, when it is one of inotify's limits; else ""."""
+    number = error.errno if isinstance(error, OSError) else None
+    name = {errno.ENOSPC: "max_user_watches", errno.EMFILE: "max_user_instances"}.get(number or 0)
+    if name is None:
+        return ""
+    try:
+        with open(f"/proc/sys/fs/inotify/{name}") as file:
+            now = int(file.read())
+    except (OSError, ValueError):
+        now = 0
+    what = "the watchdog cannot watch more directories" if number == errno.ENOSPC else "the watchdog cannot start"
+    return f"{what} (the gate does not depend on it): sysctl fs.inotify.{name}={max(2 * now, 1024)}, now {now}"
 
 
 class _Arrivals:

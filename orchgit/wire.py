@@ -44,6 +44,7 @@ class AssignmentIn(Wire):
     outputs: list[Short] = Field(default=[], description="files that must exist at the end, inside the scope")
     depends_on: list[Short] = Field(default=[], description="ids of assignments that must be merged before")
     checks: list[Short] = Field(default=[], description="shell commands that must succeed on the merge result")
+    symlinks: bool = Field(default=False, description="whether symbolic links may be made, from scope to scope")
 
 
 class PlanIn(Wire):
@@ -60,7 +61,7 @@ class PlanIn(Wire):
                 Assignment(
                     a.id, a.worker, a.title or a.task.strip().splitlines()[0][:80] if a.task.strip() else a.title,
                     a.task, tuple(a.allow), tuple(a.deny), a.interface, tuple(a.inputs), tuple(a.outputs),
-                    tuple(a.depends_on), tuple(a.checks),
+                    tuple(a.depends_on), tuple(a.checks), a.symlinks,
                 )
                 for a in self.assignments
             ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -91,6 +92,7 @@ class Job:
     stop: threading.Event
     record: Callable[[Mapping[str, Any]], None]  # one transcript entry; JSON-able, never a credential
     progress: Callable[[str], None]  # one short line for a person watching
+    clock: Callable[[], float] = time.monotonic  # for its limits: stands still while the cell is paused
     options: Mapping[str, str] = field(default_factory=dict)  # of the backend, from the config
     session: bytes = b""  # of an earlier outcome, to go on from; b"": begin with the brief
     answer: str = ""  # to what it asked for then

@@ -125,7 +125,7 @@ class _Run:
         )
         self.results = {result.name: result for result in job.results}
         self.tools = _Toolbox(job, self.allowed)
-        self.deadline_s = time.monotonic() + job.limits.seconds
+        self.deadline_s = job.clock() + job.limits.seconds
         self.conversation: list[UserTurn | Reply] = []
         self.usage = NO_CALL
         self.turns = self.reminders = self.corrections = self.cuts = self.same = 0
@@ -203,7 +203,7 @@ class _Run:
     def _check_stop(self) -> None:
         if self.job.stop.is_set():
             raise _Ended("stopped", "the engine asked it to stop")
-        if time.monotonic() >= self.deadline_s:
+        if self.job.clock() >= self.deadline_s:
             raise _Ended("time", f"the time limit of {self.job.limits.seconds} s was reached")
 
     def _allowance(self) -> Allowance:
@@ -227,7 +227,7 @@ class _Run:
                 output = min(output, left * 1_000_000 // price.output)
         if output < min(MIN_OUTPUT, self.model.max_output):
             raise _Ended("budget", "the next call could go beyond the money or token limit")
-        return Allowance(output, self.deadline_s)
+        return Allowance(output, time.monotonic() + self.deadline_s - self.job.clock())
 
     def _ask(self) -> Reply:
         for attempt in range(BROKEN_STREAMS + 1):
@@ -372,7 +372,7 @@ class _Toolbox:
             self.asked += 1
             request = {"id": self.asked, "tool": call.name, "input": dict(call.input)}
             self.child.send(json.dumps(request).encode() + b"\n")
-            line = self._answer_line(self.child, time.monotonic() + wait_s, check)
+            line = self._answer_line(self.child, self.job.clock() + wait_s, check)
         except TimeoutError:
             self.close()
             return False, f"{call.name} did not end within {wait_s:.0f} s and was stopped"
@@ -398,7 +398,7 @@ class _Toolbox:
     def _answer_line(self, child: Child, until_s: float, check: Callable[[], None]) -> Mapping[str, Any] | None:
         while True:
             check()
-            if time.monotonic() > until_s:
+            if self.job.clock() > until_s:
                 raise TimeoutError
             try:
                 raw = child.readline(POLL_S)

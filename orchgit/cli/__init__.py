@@ -1,4 +1,5 @@
-"""The commands: one file each, `command(…)` with typer's annotations, which returns the exit code.
+"""The commands: one file each, `command(…)` with typer's annotations, which returns the exit code; or `main(args)`,
+where a command has to begin faster than typer does.
 
 A module here is imported when its command is called, and imports what it needs in its own body.
 """
@@ -16,7 +17,10 @@ from orchgit.core.errors import OrchgitError
 
 def invoke(name: str, args: list[str]) -> int:
     """Parse the arguments and run the command; its exit code."""
-    command: Callable[..., int | None] = import_module(f"orchgit.cli.{name.replace('-', '_')}").command
+    module = import_module(f"orchgit.cli.{name.replace('-', '_')}")
+    if hasattr(module, "main"):
+        return int(module.main(args))
+    command: Callable[..., int | None] = module.command
     if not args and isinstance(command, FunctionType) and _optional(command):
         # Nothing to parse, so no parser: typer imports pydantic to parse, which took as long as the whole of `status`.
         return command() or 0

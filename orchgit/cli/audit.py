@@ -1,53 +1,42 @@
-"""`orchgit audit [RUN]`: the laws of the log, and git against the log. 0 all hold · 1 a violation · 6 cannot say."""
+"""`orchgit audit [RUN]`: the laws of the log, and git against the log. 0 all hold · 1 a violation · 6 cannot say.
+
+Offline, in a clean-room git; from the run's directory where that is, else from the log that was published.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Annotated, Literal
 
-from orchgit.cli.common import Json, RunName, store_of
+import typer
+
+from orchgit.cli.common import Json, RunName
 
 
-def command(run: RunName = "", as_json: Json = False) -> int:
+def command(
+    run: RunName = "",
+    as_json: Json = False,
+    form: Annotated[
+        Literal["text", "markdown", "json"], typer.Option("--format", help="How to tell it.")
+    ] = "text",
+    markdown: Annotated[bool, typer.Option("--markdown", help="A report to file; as --format markdown.")] = False,
+    rerun: Annotated[bool, typer.Option("--rerun", help="Run the recorded checks again, on their trees.")] = False,
+) -> int:  # fmt: skip
     """Check the log, and git against the log."""
-    from orchgit.core.audit import judge, read, unattested
+    from orchgit.auditor import Audit
     from orchgit.core.errors import Kind
-    from orchgit.git.door import Door
-    from orchgit.git.facts import GitFacts
     from orchgit.git.user import common_dir
-    from orchgit.report import safe
+    from orchgit.report_audit import audit_json, audit_lines, audit_markdown
 
-    store = store_of(run)
-    reading = read(store.run, store.raw())
-    object_format = reading.run.started.object_format if reading.run.started else "sha1"
-    door = Door(common_dir(Path.cwd()), object_format)
-    try:
-        facts = GitFacts(door)
-        results = judge(reading, facts)
-        tail = unattested(reading, facts)
-    finally:
-        door.close()
-    bad = [r for r in results if r.verdict == "violation"]
-    unsure = [r for r in results if r.verdict == "inconclusive"]
-    if as_json:
-        told = [
-            {
-                "law": r.law, "sentence": r.sentence, "verdict": r.verdict, "why": r.why,
-                "found": [{"where": f.where, "what": f.what} for f in r.found],
-            }
-            for r in results
-        ]  # fmt: skip
-        print(json.dumps({"run": store.run, "events": len(reading.events), "unattested": tail, "laws": told}, indent=2))
+    with Audit(common_dir(Path.cwd()), run) as audit:
+        told = audit.judge(rerun=rerun)
+    if as_json or form == "json":
+        print(json.dumps(audit_json(told), indent=2))
+    elif markdown or form == "markdown":
+        print(audit_markdown(told), end="")
     else:
-        broken = f" of {len(reading.events) + reading.unread} could be followed" if reading.unread else ""
-        print(f"run {store.run}: {len(reading.events)} events{broken}, {reading.run.phase} by then")
-        for r in results:
-            print(f"  {r.verdict:<13} {r.law:<14} {r.sentence}")
-            if r.why:
-                print(f"                {r.why}")
-            for f in r.found:
-                print(f"    ! {safe(f.where)}: {safe(f.what)}")
-        print(f"  the last {tail} events are attested by no commit: who owns this machine can still change them")
-    if bad:
+        print("\n".join(audit_lines(told)))
+    if any(r.verdict == "violation" for r in told.results):
         return Kind.NO
-    return Kind.UNSURE if unsure else 0
+    return Kind.UNSURE if any(r.verdict == "inconclusive" for r in told.results) else 0

@@ -13,14 +13,13 @@ from orchgit.git.door import Door
 
 def snapshot(here: Path, run: str, name: str) -> tuple[Door, str, str]:
     """(door, the commit the attempt started from, a commit of what is there now). The caller closes the door."""
-    from orchgit.agent_run import confined
+    from orchgit.agent_run import confined, furnish
     from orchgit.cli.common import state_of
     from orchgit.config import state_home
     from orchgit.eventlog import find_run
     from orchgit.git import cells, gate
     from orchgit.git.user import discover
-    from orchgit.sandbox import best
-    from orchgit.session import thaw
+    from orchgit.session import confine, thaw
 
     repo = discover(here)
     store = find_run(repo.common, run or None)
@@ -38,16 +37,16 @@ def snapshot(here: Path, run: str, name: str) -> tuple[Door, str, str]:
         if work.head:
             return door, work.base, work.head
         raise OrchgitError(Kind.NO, f"{name} has no cell now: it is {work.stage}", "", f"orchgit status {state.id}")
-    sandbox, _ = best(allow_unsandboxed=not state.started.sandboxed)
+    sandbox = furnish(*confine(config, not state.started.sandboxed), config, door, place)
     start = work.attempts[-1].start
     with tempfile.TemporaryDirectory(prefix="look-", dir=place) as scratch:
         # Its own temporary directory, so that looking never gets in the way of the gate's harvest.
         os.chmod(scratch, 0o700)
         looker = cells.Cell(cell.root, Path(scratch))
-        launch = confined(sandbox, looker, (str(cell.git),))
+        launch = confined(sandbox, looker, (), mounted=False)
         ended = launch(cells.harvest_argv(looker, start)).finish(deadline_s=300, output_cap=gate.MAX_PACK)
     try:
-        return door, start, gate.admit(door, ended.stdout, start).commit
+        return door, start, gate.admit(door, ended.stdout, start, "0 +0000").commit
     except gate.BadPack as error:
         door.close()
         raise OrchgitError(Kind.NO, f"the cell of {name} cannot be read now", str(error), "try again") from error

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from orchgit.eventlog import Store
 
 RunName = Annotated[str, typer.Argument(metavar="[RUN]", help="The run, or how its name begins; else the newest.")]
+Target = Annotated[
+    str, typer.Argument(metavar="[RUN[/ASSIGNMENT]]", help="A run, else the newest; or a paused assignment of it.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable, on stdout.")]
 
 
@@ -46,6 +49,24 @@ def split(target: str) -> tuple[str, str]:
     """RUN/ASSIGNMENT, or ASSIGNMENT alone for the newest run."""
     run, slash, name = target.rpartition("/")
     return (run, name) if slash else ("", target)
+
+
+def go_on(target: str, *, stop: bool) -> int:
+    """A word on RUN/ASSIGNMENT, which is paused: it goes on, or this attempt ends."""
+    name_of_run, name = split(target)
+    store = store_of(name_of_run)
+    works = state_of(store).works
+    work = works.get(name)
+    if work is None or not work.paused or store.holder() is None:
+        dead = store.holder() is None
+        who = ", ".join(n for n, w in works.items() if w.paused and not dead)
+        raise OrchgitError(
+            Kind.NO if work else Kind.USAGE,
+            f"{name} is not paused" if work else f"run {store.run} has no assignment {name!r}",
+            "no engine is alive, so nothing runs" if dead else f"paused: {who or 'nobody'}",
+            f"orchgit resume {store.run}" if dead else f"orchgit status {store.run}",
+        )
+    return tell(store, e.AgentContinued(name, work.attempt, stop), f"{name} {'is stopped' if stop else 'goes on'}")
 
 
 def asking(target: str) -> tuple[Store, Work]:
@@ -124,8 +145,8 @@ def plan_title(run: Run) -> str:
     return f"Plan v{proposal.version} of run {run.id} (sha256 {proposal.digest[:12]})"
 
 
-def show_plan(out: Console, plan: Plan, title: str) -> None:
-    """The plan as a person judges it."""
+def show_plan(out: Console, plan: Plan, title: str, base: str) -> None:
+    """The plan as a person judges it, for work on the commit `base`, or on HEAD."""
     from rich.table import Table
 
     from orchgit.report import plan_notes, plan_rows, safe
@@ -138,10 +159,22 @@ def show_plan(out: Console, plan: Plan, title: str) -> None:
     for row in plan_rows(plan):
         table.add_row(*row)
     out.print(table)
-    for note in plan_notes(plan):
+    for note in plan_notes(plan, _files(base)):
         out.print(note)
     if plan.reviewers:
         out.print(f"Reviewers beside those always asked: {', '.join(map(safe, plan.reviewers))}")
+
+
+def _files(commit: str) -> list[bytes]:
+    from orchgit.git import trees
+    from orchgit.git.door import Door, GitError
+    from orchgit.git.user import discover
+
+    try:
+        repo = discover(Path.cwd())
+        return trees.files(Door(repo.common, repo.object_format), commit or repo.head)
+    except (GitError, OrchgitError):  # not here: a plan can be read without its base
+        return []
 
 
 def interactive() -> bool:

@@ -17,16 +17,20 @@ from orchgit.core.state import Run
 from orchgit.report import plan_text, safe
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from orchgit.cli.screen import Screen
-    from orchgit.eventlog import Store
+    from orchgit.core.plan import Problem
+    from orchgit.session import Session
 
 
 class Human:
     """Asks at the terminal; `idle` for the runner. None means: nobody answers now."""
 
-    def __init__(self, screen: Screen, store: Store, who: str) -> None:
+    def __init__(self, screen: Screen, who: str, session: Session) -> None:
         self._screen = screen
-        self._store = store
+        self._session = session
+        self._store = session.runner.log
         self._actor = e.Actor("human", who)
 
     def idle(self, run: Run) -> list[e.Draft] | None:
@@ -57,7 +61,7 @@ class Human:
         assert proposal is not None
         out = console(stderr=True)
         out.print()
-        show_plan(out, proposal.plan, plan_title(run))
+        show_plan(out, proposal.plan, plan_title(run), run.started.base if run.started else "")
         while True:
             answer = _ask("\nApprove this plan?  y, n, show (the tasks), edit, or say what to change: ").strip()
             if answer in ("y", "yes"):
@@ -67,7 +71,7 @@ class Human:
             if answer in ("s", "show"):
                 out.print("\n\n".join(plan_text(proposal.plan)))
             elif answer in ("e", "edit"):
-                edited = edit(proposal.plan, run)
+                edited = self._edit(proposal.plan, run)
                 if edited is not None:
                     version = proposal.version + 1
                     return self._draft(e.PlanProposed(version, e.plan_digest(edited), edited))
@@ -90,6 +94,13 @@ class Human:
         answer = _ask("What should be done? (nothing to leave it for now) ").strip()
         return self._draft(e.BlockerAnswered(blocker.id, answer[:4000])) if answer else None
 
+    def _edit(self, plan: e.Plan, run: Run) -> e.Plan | None:
+        from orchgit.session import plan_problems
+
+        assert run.started is not None
+        started, world = run.started, self._session.world
+        return edit(plan, lambda p: plan_problems(p, started.roster, world.agents.config, world.door, started.base))
+
 
 def _ask(prompt: str) -> str:
     print(prompt, end="", file=sys.stderr, flush=True)
@@ -99,9 +110,8 @@ def _ask(prompt: str) -> str:
     return line.rstrip("\n")
 
 
-def edit(plan: e.Plan, run: Run) -> e.Plan | None:
+def edit(plan: e.Plan, judge: Callable[[e.Plan], Iterable[Problem]]) -> e.Plan | None:
     """The plan in $EDITOR, validated; again until it is valid or given up. None: unchanged or given up."""
-    from orchgit.core.plan import problems
     from orchgit.wire import parse_plan, plan_json
 
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
@@ -112,7 +122,7 @@ def edit(plan: e.Plan, run: Run) -> e.Plan | None:
             try:
                 subprocess.run([*shlex.split(editor), str(path)], check=True)
                 edited = parse_plan(path.read_text())
-                wrong = [str(p) for p in problems(edited, run.started.roster if run.started else ())]
+                wrong = [str(p) for p in judge(edited)]
             except (ValueError, OSError, subprocess.CalledProcessError) as error:
                 wrong = [str(error)]
             if not wrong:

@@ -26,18 +26,18 @@ def command(
     if check:
         plan = read_plan(Path(check))
         _check(plan)
-        title = f"{check}: a valid plan"
+        title, base = f"{check}: a valid plan", ""
     else:
         state = state_of(store_of(run))
         proposal = state.proposal
         if proposal is None:
             raise OrchgitError(Kind.NO, f"run {state.id} has no plan yet", "", f"orchgit status {state.id}")
         plan = state.plan or proposal.plan
-        title = plan_title(state)
+        title, base = plan_title(state), state.started.base if state.started else ""
     if as_json:
         print(plan_json(plan), end="")
     else:
-        show_plan(console(), plan, title)
+        show_plan(console(), plan, title, base)
     return 0
 
 
@@ -62,12 +62,15 @@ def _check(plan: Plan) -> None:
 
     from orchgit import roster
     from orchgit.config import load
-    from orchgit.core.plan import problems
+    from orchgit.git.door import Door
     from orchgit.git.user import discover
+    from orchgit.session import plan_problems
 
-    root = discover(Path.cwd()).root
-    people = roster.load(root, load(root, os.environ))
-    wrong = problems(plan, [m.member for m in people.members])
+    repo = discover(Path.cwd())
+    config = load(repo.root, os.environ)
+    people = roster.load(repo.root, config)
+    door = Door(repo.common, repo.object_format)
+    wrong = plan_problems(plan, [m.member for m in people.members], config, door, repo.head)
     if wrong:
         lines = "\n".join(str(p) for p in wrong)
         raise OrchgitError(

@@ -1,4 +1,7 @@
-"""`orchgit resume [RUN]`: go on from the log, whatever ended the engine before."""
+"""`orchgit resume [RUN]`: go on from the log, whatever ended the engine before.
+
+`orchgit resume RUN/ASSIGNMENT`: let an attempt go on that the watchdog has paused; its engine is alive.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,22 @@ from typing import Annotated
 
 import typer
 
-from orchgit.cli.common import RunName, exit_code
+from orchgit.cli.common import Target, exit_code
 
 
 def command(
-    run: RunName = "",
+    run: Target = "",
     wait: Annotated[bool, typer.Option("--wait", help="Stay alive while a human is waited for.")] = False,
     allow_unsandboxed: Annotated[
         bool, typer.Option("--allow-unsandboxed", help="Accept less than it began with.")
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Every event, and what agents do.")] = False,
 ) -> int:
-    """Go on with a run."""
+    """Go on with a run, or let an attempt go on that is paused."""
+    if "/" in run:
+        from orchgit.cli.common import go_on
+
+        return go_on(run, stop=False)
     from orchgit.cli.common import state_of
     from orchgit.cli.screen import Screen
     from orchgit.cli.start import banner, drive

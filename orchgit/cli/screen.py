@@ -24,14 +24,18 @@ QUIET = frozenset(
         "log.checkpointed",
     }
 )  # fmt: skip
-LOUD = frozenset({"scope.violation_seen", "blocker.raised", "finding.opened", "gate.failed", "checks.failed"})
+LOUD = frozenset(
+    {"scope.violation_seen", "agent.paused", "blocker.raised", "finding.opened", "gate.failed", "checks.failed"}
+)
 
 
 class Screen:
     """A listener of the runner, and where agents' progress lines go. Safe to call from any thread."""
 
-    def __init__(self, *, verbose: bool = False) -> None:
+    def __init__(self, *, verbose: bool = False, table: bool = True) -> None:
+        """`table`: whether agents at work are shown, live, on a terminal."""
         self._verbose = verbose
+        self._table_wanted = table
         self._live: Live | None = None
         self._console: Console | None = None
         self._run: Run | None = None
@@ -97,7 +101,7 @@ class Screen:
         return self._console
 
     def _show(self) -> None:
-        if not self._terminal or self._live is not None:
+        if not self._terminal or not self._table_wanted or self._live is not None:
             return
         from rich.live import Live
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchgit.core import events as e
 from orchgit.core.errors import Kind, OrchgitError
 
 if TYPE_CHECKING:
@@ -86,8 +88,18 @@ def drive(session: Session, screen: Screen, *, wait: bool = False, tour: bool = 
     from orchgit.cli.common import exit_code, interactive
     from orchgit.cli.human import Human
     from orchgit.eventlog import user_name
+    from orchgit.report import next_lines, safe
 
-    idle = Human(screen, session.runner.log, user_name()).idle if interactive() else None
+    def paused(run: Run, event: e.Event) -> None:
+        if isinstance(event.body, e.AgentPaused):
+            words = f"orchgit run {run.id}: {event.body.assignment} is paused, it touched {safe(event.body.path)}"
+            # Not on the thread that writes the log: the command may take its time.
+            threading.Thread(target=call_notify, args=(session, words), daemon=True).start()
+            for line in next_lines(run, alive=True):
+                screen.say(f"         {line}")
+
+    session.runner.listen(paused)
+    idle = Human(screen, user_name(), session).idle if interactive() else None
     try:
         run = session.runner.drive(session.world, wait=wait, idle=idle)
     except KeyboardInterrupt:
@@ -109,7 +121,7 @@ def epilogue(run: Run, screen: Screen, *, tour: bool) -> None:
     if waiting(run) == "approval" and run.proposal and not interactive():
         out = console(stderr=True)
         out.print()
-        show_plan(out, run.proposal.plan, plan_title(run))
+        show_plan(out, run.proposal.plan, plan_title(run), run.started.base if run.started else "")
     screen.say(f"\nrun {run.id}: {phase(run)}")
     if run.synthesis:
         screen.say(f"\n{run.synthesis.summary}\n\n{totals(run.synthesis.totals)}")
@@ -130,15 +142,20 @@ def epilogue(run: Run, screen: Screen, *, tour: bool) -> None:
 
 def notify(session: Session, run: Run) -> None:
     """Tell the human by the configured command, when the run waits for one."""
-    import subprocess
-
     from orchgit.core.decide import waiting
 
-    command = session.world.agents.config.notify.command
     need = waiting(run)
-    if command and need:
+    if need:
+        call_notify(session, f"orchgit run {run.id} waits for {need}")
+
+
+def call_notify(session: Session, words: str) -> None:
+    import subprocess
+
+    command = session.world.agents.config.notify.command
+    if command:
         try:
-            subprocess.run([*command, f"orchgit run {run.id} waits for {need}"], check=False, timeout=30)
+            subprocess.run([*command, words], check=False, timeout=30)
         except (OSError, subprocess.TimeoutExpired) as error:
             print(f"orchgit: the notify command did not work: {error}", file=sys.stderr)
 

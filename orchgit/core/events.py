@@ -466,6 +466,28 @@ class ScopeViolationSeen(Body):
 
 
 @dataclass(frozen=True)
+class AgentPaused(Body):
+    """All that runs in the attempt's cell stands still, until a human says how it goes on."""
+
+    type = "agent.paused"
+    kind = "note"
+    assignment: str
+    attempt: int
+    path: str  # outside the scope, and touched
+
+
+@dataclass(frozen=True)
+class AgentContinued(Body):
+    """A human's word on a paused attempt: it goes on, or it ends (`stop`)."""
+
+    type = "agent.continued"
+    kind = "input"
+    assignment: str
+    attempt: int
+    stop: bool
+
+
+@dataclass(frozen=True)
 class WatchIncomplete(Body):
     """The watchdog lost events: its silence means even less than usual. The gate reads the whole tree anyway."""
 
@@ -870,7 +892,7 @@ BODIES: tuple[type[Body], ...] = (
     IssueRead, PlanRequested, QuestionAsked, QuestionAnswered, PlanProposed, PlanInvalid, PlanRejected,
     PlanApproved, AssignmentStarted, CellRequested, CellMade, CellFailed, CellRemovalRequested, CellRemoved,
     AgentRequested, AgentStarted, AgentExited, AgentReported, AgentFailed, ScopeAsked,
-    ScopeGranted, ScopeRefused, PlanAmended, ScopeViolationSeen, WatchIncomplete,
+    ScopeGranted, ScopeRefused, PlanAmended, ScopeViolationSeen, AgentPaused, AgentContinued, WatchIncomplete,
     GateRequested, GatePassed, GateFailed, SalvageRequested, SalvageKept, ChecksRequested, ChecksPassed,
     ChecksFailed, ChecksStale, VerdictRequested, VerdictGiven, MergePrepared, MergeBuilt, MergeRequested,
     MergeDone, MergeStale, BlockerRaised, BlockerAnswered, ReviewRequested, ReviewReported, FindingOpened,

@@ -248,6 +248,21 @@ def _scope_granted(run: Run, event: e.Event) -> Run:
     return _close_ask(with_work(run, replace(work, granted=body.patterns)), body.assignment, "granted")
 
 
+def _agent_paused(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.AgentPaused)
+    work = run.works.get(body.assignment)
+    if work is None or work.stage != "working" or body.attempt != work.attempt:
+        return run  # it has ended meanwhile
+    return with_work(run, replace(work, paused=body.path))
+
+
+def _agent_continued(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.AgentContinued)
+    work = run.works[body.assignment]
+    need(bool(work.paused), f"{body.assignment} is not paused")
+    return with_work(run, replace(work, paused=""))
+
+
 def _scope_refused(run: Run, event: e.Event) -> Run:
     body = _body(event, e.ScopeRefused)
     work = run.works[body.assignment]
@@ -677,6 +692,8 @@ HANDLERS: dict[type[e.Body], Callable[[Run, e.Event], Run]] = {
     e.ScopeGranted: _scope_granted,
     e.ScopeRefused: _scope_refused,
     e.PlanAmended: _plan_amended,
+    e.AgentPaused: _agent_paused,
+    e.AgentContinued: _agent_continued,
     e.AgentFailed: _agent_failed,
     e.GatePassed: _gate_passed,
     e.GateFailed: _gate_failed,

@@ -16,7 +16,7 @@ from typing import Literal
 
 from orchgit.core.codec import dumps, encode
 from orchgit.core.pattern import PatternError, check_pattern
-from orchgit.core.scope import Scope, overlap, wildcard_claims_protected
+from orchgit.core.scope import Scope, overlap, precision, wildcard_claims_protected
 
 MAX_ASSIGNMENTS = 64
 MAX_PLAN_BYTES = 48 * 1024  # a plan is one event, and one event is one line of at most 64 KiB
@@ -55,10 +55,11 @@ class Assignment:
     outputs: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
+    symlinks: bool = False
 
     @property
     def scope(self) -> Scope:
-        return Scope(self.allow, self.deny)
+        return Scope(self.allow, self.deny, self.symlinks)
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,18 @@ def problems(plan: Plan, roster: Iterable[Member]) -> tuple[Problem, ...]:
     found += _dependencies(plan)
     if not found:  # scopes can only be compared once they are well-formed and the order is one
         found += _overlaps(plan)
+    return tuple(found)
+
+
+def imprecise(plan: Plan, files: Iterable[bytes], percent: int) -> tuple[Problem, ...]:
+    """The assignments whose prevention precision, over the files of the base, is below `percent`."""
+    listed = tuple(files) if percent else ()
+    found = []
+    for assignment in plan.assignments:
+        inside, writable = precision(assignment.scope, listed)
+        if inside * 100 < percent * writable:
+            what = f"of {writable} files that the kernel would let it write, {inside} are in its scope"
+            found.append(Problem(assignment.id, what, f"give it directories of its own: {percent} % must be in scope"))
     return tuple(found)
 
 

@@ -47,6 +47,7 @@ class Work:
     cell: bool = False
     trouble: tuple[e.BlockerKind, str] | None = None  # to be raised as a blocker before anything else
     blocked_by_agent: bool = False
+    paused: str = ""  # the path that its agent was paused for
     asked: tuple[str, ...] = ()  # more scope: what it wants, until that is decided
     asked_why: str = ""
     granted: tuple[str, ...] = ()  # of it, until the plan is amended
@@ -95,6 +96,7 @@ class Run:
     started: e.RunStarted | None = None
     issue: e.IssueRead | None = None
     pending: Mapping[int, e.Event] = field(default_factory=dict)
+    begun: frozenset[int] = frozenset()  # of these: an agent was started for it
     plan: Plan | None = None
     plan_digest: str = ""
     plan_version: int = 0

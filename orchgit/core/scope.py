@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from itertools import product
+from itertools import product, takewhile
 
 from orchgit.core.pattern import (
     BYTES,
@@ -124,11 +124,13 @@ class HookRules:
 class Scope:
     """The paths that match `allow`, without those that match `deny`, and protected ones only by literal name.
 
-    Raises PatternError. An empty `allow` allows nothing.
+    Raises PatternError. An empty `allow` allows nothing. `symlinks`: whether a path in the scope may be a symbolic
+    link to another in the scope; where it leads is for the gate to find out, which has the tree.
     """
 
     allow: tuple[str, ...]
     deny: tuple[str, ...] = ()
+    symlinks: bool = False
 
     def __post_init__(self) -> None:
         for pattern in (*self.allow, *self.deny):
@@ -150,9 +152,24 @@ class Scope:
             return "protected: name it literally to allow it"
         return None
 
+    def covers(self, directory: bytes) -> bool:
+        """Whether all that could ever lie in `directory` is in the scope, protected names aside."""
+        try:
+            return not protected(directory + b"/a") and _is_exact(self, directory.decode())
+        except (UnicodeDecodeError, PatternError):  # no pattern can name it
+            return False
+
     def roots(self) -> tuple[Root, ...]:
         """The directories a sandbox must make writable, none below another, in order."""
         return _roots(self)
+
+
+def precision(scope: Scope, files: Iterable[bytes]) -> tuple[int, int]:
+    """(files in the scope, files that a sandbox by directories leaves writable): what the kernel can tell apart."""
+    roots = [root.path.encode() for root in scope.roots()]
+    below = tuple(root + b"/" for root in roots)
+    writable = [path for path in files if b"" in roots or path.startswith(below)]
+    return sum(map(scope.allows, writable)), len(writable)
 
 
 def hook_rules(scope: Scope) -> HookRules:
@@ -232,10 +249,28 @@ def overlap(a: Scope, b: Scope) -> bytes | None:
     once. Patterns written for it can make that many (2 to the number of `?` after a `*`): beyond
     LIMIT tuples it raises PatternError rather than guess.
     """
+    pairs = [(mine, yours) for mine in a.allow for yours in b.allow if _may_meet(mine, yours)]
+    if not pairs:  # so it is with nearly all of the 2,016 pairs of a large plan
+        return None
+    a = Scope(tuple(dict.fromkeys(mine for mine, _ in pairs)), a.deny)
+    b = Scope(tuple(dict.fromkeys(yours for _, yours in pairs)), b.deny)
     # Protected names make the automata far larger and hardly ever matter. Without them the scopes only grow:
     # no conflict is no conflict, and a shortest witness that is not protected is a shortest one.
     found = _conflict(a, b, guarded=False)
     return found if found is None or not protected(found) else _conflict(a, b, guarded=True)
+
+
+@lru_cache(maxsize=4096)
+def _fixed(pattern: str) -> tuple[bytes, ...]:
+    """The names, in lower case, that every path which `pattern` matches begins with."""
+    names = takewhile(lambda name: name is not None, map(literal, parse(pattern)))
+    return tuple(name.lower() for name in names if name is not None)
+
+
+def _may_meet(mine: str, yours: str) -> bool:
+    """Whether a path of one pattern may be, or lie above, one of the other's. A no is exact: where two names differ
+    with which all their paths begin, all their paths differ."""
+    return all(x == y for x, y in zip(_fixed(mine), _fixed(yours), strict=False))
 
 
 def wildcard_claims_protected(pattern: str) -> str | None:

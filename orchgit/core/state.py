@@ -93,6 +93,7 @@ WORK_MOVES: dict[tuple[str, str], str] = {
     ("asking", "plan.amended:waits"): "failed",  # set aside: it begins again after others
     ("asking", "salvage.requested"): "salvaging",  # the run is being aborted
     ("working", "agent.failed"): "failed",
+    ("working", "agent.continued"): "working",
     ("reported", "gate.requested"): "gating",
     ("reported", "salvage.requested"): "salvaging",  # it raised a blocker, or asked for more scope
     ("failed", "salvage.requested"): "salvaging",
@@ -151,16 +152,20 @@ def evolve(run: Run, event: e.Event) -> Run:
     handler = HANDLERS.get(type(body))
     if handler is not None:
         run = handler(run, event)
-    pending = run.pending
+    pending, begun = run.pending, run.begun
     if body.kind == "request":
         pending = {**pending, event.seq: event}
     elif body.kind == "outcome" and event.cause is not None:
         pending = {k: v for k, v in pending.items() if k != event.cause}
+        begun = begun - {event.cause}
+    elif isinstance(body, e.AgentStarted) and event.cause is not None and event.cause in pending:
+        begun = begun | {event.cause}
     stopped = run.stopped and body.kind not in ("input", "outcome")
     milestone = event.seq if isinstance(body, e.MILESTONES) else run.milestone
     return replace(
-        run, seq=event.seq, hash=event.hash, time=event.time, pending=pending, stopped=stopped, milestone=milestone
-    )
+        run, seq=event.seq, hash=event.hash, time=event.time, pending=pending, begun=begun, stopped=stopped,
+        milestone=milestone,
+    )  # fmt: skip
 
 
 def replay(run_id: str, log: Iterable[e.Event]) -> Run:
@@ -229,7 +234,8 @@ def _move(work: Work, body: e.Body) -> Work:
     attempt = getattr(body, "attempt", None)
     if attempt is not None and not isinstance(body, e.AssignmentStarted):
         need(attempt == work.attempt, f"{body.type}: attempt {attempt} of {work.spec.id} is not the current one")
-    return replace(work, stage=WORK_MOVES[key])
+    stage = WORK_MOVES[key]
+    return replace(work, stage=stage, paused=work.paused if stage == "working" else "")
 
 
 def _illegal(state: str, body: e.Body) -> str:

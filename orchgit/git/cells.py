@@ -3,12 +3,19 @@
     <state>/<repository>/<run>/<name>/
         work/     the working tree; work/.git is a file that names ../git
         git/      a private git directory: the user's objects by alternates, nothing else of theirs
-        spare/    another one that no agent can write, for the case that git/ was broken
-        index     the index as it was when the cell was made
+        spare/    another one that no agent can write: git/ may be broken, and its configuration is not ours
+        index     of a checkout: the index as it was when the cell was made
         home/ tmp/
 
+Where the kernel allows it, the working tree is an overlay, mounted at work/ (empty otherwise) in the sandbox of each
+program that runs there, and nowhere else; then there is also
+
+        base      a link to the run's one checkout of its base, which all its cells share and none can write
+        delta/    what the cell's commit has otherwise; only if it is not the base
+        upper/    all that was changed since, and what is beside git; ovl/ is the kernel's own
+
 The engine runs git here only while making the cell, before any agent has seen it. What an agent leaves is read by
-`harvest`, a script that runs inside the cell's own sandbox and hands out bytes.
+`harvest.py`, which runs inside the cell's own sandbox and hands out bytes.
 """
 
 from __future__ import annotations
@@ -18,10 +25,12 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchgit.git.door import Door, GitError, clean_env, git_argv, quoted, write_git_dir
+from orchgit.git import layers
+from orchgit.git.door import Door, GitError, Missing, clean_env, git_argv, quoted, write_git_dir
 
 
 @dataclass(frozen=True)
@@ -45,14 +54,76 @@ class Cell:
     def tmp(self) -> Path:
         return self.scratch or self.root / "tmp"
 
+    @property
+    def overlaid(self) -> bool:
+        return (self.root / "base").is_symlink()
+
+    @property
+    def top(self) -> Path:
+        """Where the cell's own files are: the upper directory, or the whole working tree."""
+        return self.root / "upper" if self.overlaid else self.work
+
+    @property
+    def lowers(self) -> tuple[Path, ...]:
+        """What an overlay stands on, topmost first."""
+        if not self.overlaid:
+            return ()
+        base, delta = Path(os.readlink(self.root / "base")), self.root / "delta"
+        return (delta, base) if delta.is_dir() else (base,)
+
+
+@dataclass(frozen=True)
+class Base:
+    """A checkout that overlays stand on. Nothing in it may ever change."""
+
+    root: Path
+    commit: str
+
+    @property
+    def work(self) -> Path:
+        return self.root / "work"
+
+    @property
+    def index(self) -> Path:
+        return self.root / "index"
+
 
 def repository_id(common: Path) -> str:
     """A short name for a repository on this machine, the same in every run."""
     return f"{common.parent.name[:24] or 'repo'}-{hashlib.sha256(os.fsencode(common)).hexdigest()[:8]}"
 
 
-def make(door: Door, root: Path, commit: str, *, branch: str = "", who: str = "worker") -> Cell:
-    """A cell standing on `commit`, on `branch` or detached. A half-made one at the same place is replaced.
+def make_base(door: Door, root: Path, commit: str) -> Base:
+    """The one at this place, made unless it is there. Not for several threads at a time. Raises GitError."""
+    base, done = Base(root, commit), root / "done"
+    # Nothing of it was synced: after a power cut its files may be empty. And a half-made one is not done.
+    session = f"{commit} {_boot()}\n"
+    if done.is_file() and done.read_text() == session:
+        return base
+    if root.exists():
+        remove(root)
+    base.work.mkdir(parents=True)
+    root.chmod(0o700)
+    git = _index_only(door, root, base.work)
+    checkout(git, base.work, commit)
+    (git / "index").rename(base.index)
+    shutil.rmtree(git)
+    done.write_text(session)
+    return base
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+def make(
+    door: Door, root: Path, commit: str, *, branch: str = "", who: str = "worker", base: Base | None = None
+) -> Cell:
+    """A cell standing on `commit`, on `branch` or detached; an overlay on `base`, or a checkout. A half-made one at
+    the same place is replaced.
 
     Raises GitError when the checkout fails.
     """
@@ -80,11 +151,48 @@ def make(door: Door, root: Path, commit: str, *, branch: str = "", who: str = "w
         ref = cell.git / branch
         ref.parent.mkdir(parents=True, exist_ok=True)
         ref.write_text(f"{commit}\n")
-    checkout(cell.git, cell.work, commit)
-    # With its time: by that git knows for which files "same size, same second" is not enough to be unchanged.
-    shutil.copy2(cell.git / "index", root / "index")
-    (cell.work / ".git").write_text(f"gitdir: {cell.git}\n")
+    if base is not None:
+        _lay(door, cell, base, commit, cell.git)
+    else:
+        checkout(cell.git, cell.work, commit)
+        # With its time: by that git knows for which files "same size, same second" is not enough to be unchanged.
+        shutil.copy2(cell.git / "index", root / "index")
+    (cell.top / ".git").write_text(f"gitdir: {cell.git}\n")
     return cell
+
+
+def _lay(door: Door, cell: Cell, base: Base, what: str, git: Path) -> None:
+    """Make the layers of an overlay that stands on a commit or tree, and its index in `git`. Costs what differs from
+    the base, and a copy of its index."""
+    for name in ("upper", "ovl"):
+        (cell.root / name).mkdir()
+    # With a time of its own: since that time nothing below has changed, so git need not look again.
+    shutil.copyfile(base.index, git / "index")
+    old, new = (_tree(door, commit) for commit in (base.commit, what))
+    if old != new:
+        (cell.root / "delta").mkdir()
+        try:
+            layers.differences(door, old, new, cell.root / "delta", git)
+        except Missing as error:
+            raise GitError(f"checkout of {what}: {error} is missing") from error
+    (cell.root / "base").symlink_to(base.work)
+
+
+def _tree(door: Door, what: str) -> str:
+    try:
+        return what if door.read(what)[0] == b"tree" else door.tree_of(what)
+    except Missing as error:
+        raise GitError(f"checkout of {what}: {error} is missing") from error
+
+
+def _index_only(door: Door, root: Path, work: Path) -> Path:
+    """A git directory that serves one checkout, and is to be removed."""
+    git = root / "index-only"
+    (git / "refs").mkdir(parents=True)
+    (git / "objects" / "info").mkdir(parents=True)
+    (git / "objects" / "info" / "alternates").write_text(f"{quoted(str(door.objects))}\n")
+    write_git_dir(git, door.format, head="ref: refs/heads/none\n", bare=False, worktree=str(work))
+    return git
 
 
 def checkout(git_dir: Path, work: Path, commit: str) -> None:
@@ -98,21 +206,20 @@ def checkout(git_dir: Path, work: Path, commit: str) -> None:
         raise GitError(f"checkout of {commit}: {done.stderr.decode('utf-8', 'backslashreplace').strip()}")
 
 
-def plain_checkout(door: Door, root: Path, tree: str) -> Cell:
-    """A clean checkout of a tree with no git directory beside it: where checks run."""
+def plain_checkout(door: Door, root: Path, tree: str, base: Base | None = None) -> Cell:
+    """A clean working tree of a tree with no git directory beside it: where checks run."""
     cell = Cell(root)
     if root.exists():
         remove(root)
     for folder in (cell.work, cell.home, cell.tmp):
         folder.mkdir(parents=True)
     cell.root.chmod(0o700)
-    scratch = root / "index-only"
-    (scratch / "refs").mkdir(parents=True)
-    (scratch / "objects" / "info").mkdir(parents=True)
-    (scratch / "objects" / "info" / "alternates").write_text(f"{quoted(str(door.objects))}\n")
-    write_git_dir(scratch, door.format, head="ref: refs/heads/none\n", bare=False, worktree=str(cell.work))
-    checkout(scratch, cell.work, tree)
-    shutil.rmtree(scratch)
+    git = _index_only(door, root, cell.work)
+    if base is not None:
+        _lay(door, cell, base, tree, git)
+    else:
+        checkout(git, cell.work, tree)
+    shutil.rmtree(git)
     return cell
 
 
@@ -121,81 +228,49 @@ def copy_in(cell: Cell, source: Path, names: tuple[str, ...]) -> list[str]:
     missing = []
     for name in names:
         origin = source / name
-        target = cell.work / name
-        if not origin.is_file() or origin.is_symlink() or target.exists():
-            if not target.exists():
-                missing.append(name)
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(origin, target)
+        *folders, last = Path(name).parts
+        there = origin.is_file() and not origin.is_symlink()
+        place = layers.folder((cell.top, *cell.lowers), folders) if there else None
+        if place is None:
+            missing.append(name)
+        elif layers.find(place, last) is None:  # what is in git is git's
+            place[0].mkdir(parents=True, exist_ok=True)
+            shutil.copy2(origin, place[0] / last)
     if names:
         exclude = "".join(f"/{name}\n" for name in names)
-        for folder in (cell.git, cell.root / "spare"):
-            (folder / "info").mkdir(exist_ok=True)
-            (folder / "info" / "exclude").write_text(exclude)
+        for git in (cell.git, cell.root / "spare"):
+            if git.is_dir():  # a clean checkout has none
+                (git / "info").mkdir(exist_ok=True)
+                (git / "info" / "exclude").write_text(exclude)
     return missing
 
 
 def make_roots(cell: Cell, roots: tuple[str, ...]) -> tuple[str, ...]:
     """Absolute directories of the scope inside the cell, made where they do not exist yet: a sandbox can only
-    open what is there. A root that the base has as a file or a link is left out; the gate judges the rest."""
+    open what is there. A root that the base has as a file or a link is left out; the gate judges the rest.
+
+    May be called again, for other roots, while nothing runs in the cell.
+    """
     found = []
     for root in roots:
-        path = cell.work
-        # Part by part, never through a link: one in the base must not widen the scope to wherever it points.
-        for part in root.split("/") if root else ():
-            path = path / part
-            if path.is_symlink() or (path.exists() and not path.is_dir()):
-                break
-            path.mkdir(exist_ok=True)
-        else:
-            found.append(str(path))
+        parts = root.split("/") if root else []
+        if layers.folder((cell.top, *cell.lowers), parts) is not None:
+            found.append(str(cell.work.joinpath(*parts)))
     return tuple(found)
 
 
-HARVEST = r"""
-set -eu
-unset GIT_DIR GIT_INDEX_FILE GIT_WORK_TREE
-cd "$1"; start=$2; git=$3; spare=$4; pristine=$5
-# A directory that no agent could name: what is left in $6 may be a pipe that blocks, or a lock.
-tmp=$(mktemp -d "$6/harvest-XXXXXX")
-# What its owner cannot read, git takes for unchanged, or for a reason to give up. It has no say in the modes git keeps.
-find . -name .git -prune -o -type d ! -perm -500 -exec chmod u+rx {} \; \
-    -o -type f ! -perm -400 -exec chmod u+r {} \; >&2 || :
-export GIT_WORK_TREE="$1" GIT_INDEX_FILE="$tmp/harvest-index" GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null
-snapshot() {
-    rm -f "$GIT_INDEX_FILE"; cp -p "$pristine" "$GIT_INDEX_FILE"
-    g() { git -c core.hooksPath=/dev/null -c core.fsmonitor=false -c gc.auto=0 \
-        -c core.excludesFile="$spare/info/exclude" -c core.sparseCheckout=false -c core.ignoreCase=false \
-        -c core.precomposeUnicode=false -c advice.addEmbeddedRepo=false -c core.worktree="$GIT_WORK_TREE" "$@"; }
-    g add -A . >&2 || return 1
-    tree=$(g write-tree) || return 1
-    head=$(g rev-parse -q --verify 'HEAD^{commit}') || head=$start
-    commit=$(g commit-tree "$tree" -p "$head" -m 'What the worker left, as it was') || return 1
-    printf '%s\n%s\n%s\n' "$commit" "$tree" "$head"
-    printf '%s\n^%s\n' "$commit" "$start" | g pack-objects --revs --stdout -q
-}
-GIT_DIR=$git; export GIT_DIR
-if out=$(snapshot >"$tmp/harvest" 2>"$tmp/harvest-said"); then cat "$tmp/harvest"; exit 0; fi
-cat "$tmp/harvest-said" >&2
-GIT_DIR=$spare; GIT_OBJECT_DIRECTORY="$tmp/harvest-objects"; mkdir -p "$GIT_OBJECT_DIRECTORY/info"
-cp "$spare/objects/info/alternates" "$GIT_OBJECT_DIRECTORY/info/alternates"; export GIT_DIR GIT_OBJECT_DIRECTORY
-snapshot >"$tmp/harvest"; cat "$tmp/harvest"
-"""
-
-
 def harvest_argv(cell: Cell, start: str) -> list[str]:
-    """A command for the cell's own sandbox. It prints three lines (commit, tree, the worker's HEAD) and a pack of
-    everything since `start`: the worker's commits and its uncommitted work together. Ignored files stay behind."""
-    return [
-        "/bin/sh", "-c", HARVEST, "harvest", str(cell.work), start, str(cell.git), str(cell.root / "spare"),
-        str(cell.root / "index"), str(cell.tmp),
-    ]  # fmt: skip
+    """A command for the cell's own sandbox, but without its overlay. It prints what `gate.admit` takes: everything
+    since `start`, the worker's commits and its uncommitted work together. Ignored files stay behind."""
+    kind = "overlay" if cell.overlaid else "checkout"
+    places = (cell.top, start, cell.git, cell.root / "spare", cell.root / "index", cell.tmp)
+    harvest = Path(__file__).with_name("harvest.py")
+    return [sys.executable, "-I", "-S", str(harvest), kind, *map(str, places)]
 
 
 def reopen(cell: Cell) -> None:
     """Let the engine in again, should an agent have closed the doors behind it."""
-    for folder in (cell.work, cell.git, cell.tmp):
+    for folder in (cell.top, cell.git, cell.tmp):
         if folder.is_dir() and not folder.is_symlink():
             folder.chmod(stat.S_IRWXU)
 

@@ -107,6 +107,28 @@ class Scratch:
         self._new[oid] = (kind, data)
         return oid
 
+    def keep(self, where: Objects) -> None:
+        """Store them after all."""
+        for kind, data in self._new.values():
+            where.write(kind, data)
+
+
+def object_stores(objects: Path) -> list[Path]:
+    """This object directory, and all that it borrows from by alternates, as git follows them."""
+    found: list[Path] = []
+    todo = [Path(os.path.realpath(objects))]
+    while todo and len(found) < 16:
+        store = todo.pop()
+        if store in found or not store.is_dir():
+            continue
+        found.append(store)
+        try:
+            lines = (store / "info" / "alternates").read_text(errors="surrogateescape").splitlines()
+        except OSError:
+            continue
+        todo += [Path(os.path.realpath(store / line)) for line in lines if line and line[0] not in '#"']
+    return found
+
 
 class Door:
     """Git for one repository, named by its common directory. Safe to use from several threads.

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from orchgit.git.door import Missing, Objects
+from orchgit.git.door import Door, Missing, Objects
 
-TREE = "40000"
+TREE, LINK, GITLINK = "40000", "120000", "160000"
 Entry = tuple[str, str]  # (mode, object id)
 
 
@@ -49,6 +49,30 @@ def entries(door: Objects, tree: str) -> dict[bytes, Entry]:
         found[data[space + 1 : null]] = (mode, data[null + 1 : null + 1 + width].hex())
         at = null + 1 + width
     return found
+
+
+def files(door: Door, commit: str) -> list[bytes]:
+    """Every path of a commit. One git call: it costs what the repository has."""
+    return door.run("ls-tree", "-r", "-z", "--name-only", commit).split(b"\0")[:-1]
+
+
+class Folders:
+    """The directories of one tree, each read once, when it is asked for."""
+
+    def __init__(self, door: Objects, tree: str) -> None:
+        self._door = door
+        self._known = {b"": entries(door, tree)}
+
+    def at(self, path: bytes) -> Entry | None:
+        """The entry at a path; None when there is none."""
+        folder, _, name = path.rpartition(b"/")
+        return self.within(folder).get(name)
+
+    def within(self, folder: bytes) -> dict[bytes, Entry]:
+        if folder not in self._known:
+            mode, oid = self.at(folder) or ("", "")
+            self._known[folder] = entries(self._door, oid) if mode == TREE else {}
+        return self._known[folder]
 
 
 def lookup(door: Objects, tree: str, path: bytes) -> Entry | None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, Protocol
 
 from orchgit.core.errors import Kind, OrchgitError
@@ -23,6 +25,7 @@ GRACE_MS = 5000  # TERM to KILL when the engine died; a living engine's stop(gra
 
 # `loopback` is one of the program's own: it reaches the servers that it starts, and nothing else.
 Network = Literal["none", "loopback", "open"]
+NETWORKS: tuple[Network, ...] = ("none", "loopback", "open")
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Confinement:
     limits: tuple[tuple[str, int], ...] = ()  # resource limits by name: nofile, nproc, fsize (bytes), ...
     overlay: Overlay | None = None
     hidden: tuple[str, ...] = ()  # files and directories that are not to be read, where the level can hide them
+    readable: tuple[str, ...] = ()  # to be read all the same, where a hidden or a private directory is above them
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Level:
     detail: str
     prevented: bool  # the kernel stops writes outside
     networks: tuple[Network, ...] = ("open",)  # what can be enforced
+    udp: bool = False  # where the network is cut, UDP is cut too
+    abstract: bool = False  # where the network is cut, abstract sockets of programs outside are out of reach
     signals: bool = False  # the engine cannot be signalled
     secrets: bool = False  # files outside can be hidden from reading
     limits: bool = False  # resource limits of the engine cannot be set
@@ -74,11 +80,16 @@ class Level:
         """Whether it can be cut."""
         return "none" in self.networks
 
+    def reach(self, wanted: Network) -> Network:
+        """What comes of it here. Wider than `wanted` only in a run that was told --allow-unsandboxed."""
+        return wanted if wanted in self.networks else "open"
+
 
 class Sandbox(Protocol):
     """One way of confining."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def probe(self) -> Level | str:
         """What it gives here, or why it is not available, in words for a person."""
@@ -87,9 +98,37 @@ class Sandbox(Protocol):
         """The command line that runs `argv` confined, as a child of this very process."""
 
 
+@dataclass(frozen=True)
+class Furnished:
+    """A way, with what is the same for every program of a run: what is hidden, what stays readable, the limits."""
+
+    way: Sandbox
+    level: Level
+    hidden: tuple[str, ...] = ()
+    readable: tuple[str, ...] = ()
+    limits: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.way.name
+
+    def probe(self) -> Level | str:
+        return self.level
+
+    def argv(self, confinement: Confinement, argv: Sequence[str]) -> list[str]:
+        furnished = replace(
+            confinement, network=self.level.reach(confinement.network), hidden=confinement.hidden + self.hidden,
+            readable=confinement.readable + self.readable, limits=confinement.limits + self.limits,
+        )  # fmt: skip
+        return self.way.argv(furnished, argv)
+
+
 # Strongest first: `best` takes the first that prevents. A new way is a new file and a line here.
 SANDBOXES: dict[str, str] = {
+    "bwrap+landlock": "orchgit.sandbox.bwrap:BwrapLandlock",
     "landlock": "orchgit.sandbox.landlock:Landlock",
+    "bwrap": "orchgit.sandbox.bwrap:Bwrap",
+    "seatbelt": "orchgit.sandbox.seatbelt:Seatbelt",
     "none": "orchgit.sandbox.none:Unconfined",
 }
 
@@ -101,25 +140,33 @@ def sandbox(name: str) -> Sandbox:
     return made
 
 
-def best(allow_unsandboxed: bool) -> tuple[Sandbox, Level]:
+def best(allow_unsandboxed: bool, level: str = "") -> tuple[Sandbox, Level]:
     """The strongest that prevents writes outside; OrchgitError (UNAVAILABLE) if there is none.
 
     With `allow_unsandboxed`, if none prevents, the strongest there is: look at `Level.prevented`.
+    `level`: that one, and no other.
     """
     weak: list[tuple[Sandbox, Level]] = []
     reasons: list[str] = []
-    for name in SANDBOXES:
+    for name in (level,) if level else SANDBOXES:
         way = sandbox(name)
-        level = way.probe()
-        if isinstance(level, str):
-            reasons.append(f"{name}: {level}")
-        elif level.prevented:
-            return way, level
+        found = way.probe()
+        if isinstance(found, str):
+            reasons.append(f"{name}: {found}")
+        elif found.prevented:
+            return way, found
         else:
-            weak.append((way, level))
-            reasons.append(f"{name}: {level.detail}")
+            weak.append((way, found))
+            reasons.append(f"{name}: {found.detail}")
     if allow_unsandboxed and weak:
         return weak[0]
+    if level:
+        raise OrchgitError(
+            Kind.UNAVAILABLE,
+            f"The sandbox that is configured does not hold on this machine: {level}.",
+            "; ".join(reasons),
+            "orchgit doctor shows what does. Set that as level in [sandbox] of .orchestration/config.toml",
+        )
     raise OrchgitError(
         Kind.UNAVAILABLE,
         "No sandbox on this machine stops an agent from writing outside its cell.",
@@ -128,20 +175,100 @@ def best(allow_unsandboxed: bool) -> tuple[Sandbox, Level]:
     )
 
 
+def require_networks(level: Level, wanted: Mapping[str, Network]) -> None:
+    """OrchgitError (UNAVAILABLE) when a role is to reach less than this level can see to."""
+    beyond = [f"{role} = {network!r}" for role, network in wanted.items() if network not in level.networks]
+    if not beyond:
+        return
+    raise OrchgitError(
+        Kind.UNAVAILABLE,
+        f"The sandbox here ({level.name}) cannot cut the network as [network] asks: {', '.join(beyond)}.",
+        f"It can enforce: {', '.join(level.networks)}. {level.detail}",
+        "Ask for one of these in [network] of .orchestration/config.toml, or accept it with --allow-unsandboxed.",
+    )
+
+
 def keeper_argv(
-    argv: Sequence[str], *, landlock: Mapping[str, Any] | None, limits: Sequence[tuple[str, int]] = ()
+    argv: Sequence[str],
+    *,
+    landlock: Mapping[str, Any] | None,
+    dropped: bool = False,
+    network: Network = "open",
+    limits: Sequence[tuple[str, int]] = (),
+    overlay: Overlay | None = None,
+    real: Sequence[str] = (),
+    deaf: bool = False,
 ) -> list[str]:
-    """The keeper's command line. It runs only as a child of the process that calls this."""
-    spec = [f"engine={os.getpid()}", f"grace_ms={GRACE_MS}", *(f"limit={name}:{most}" for name, most in limits)]
+    """The keeper's command line; its docstring has the words. It runs only as a child of the process that calls this.
+
+    With `landlock`, rights are always `dropped`.
+    """
+    spec = [f"engine={os.getpid()}", f"grace_ms={GRACE_MS}", *_spec(landlock, dropped, network, limits)]
+    spec += [*(f"real={path}" for path in real), *["deaf=yes"] * deaf]
+    if overlay:
+        spec += [f"at={overlay.at}", f"upper={overlay.upper}", f"work={overlay.work}"]
+        spec += [f"lower={path}" for path in overlay.lowers]
+    return [*KEEPER, *spec, "--", *argv]
+
+
+def inner_argv(
+    argv: Sequence[str],
+    *,
+    landlock: Mapping[str, Any] | None,
+    network: Network,
+    limits: Sequence[tuple[str, int]],
+    real: Sequence[str],
+) -> list[str]:
+    """What runs inside bwrap, under another keeper: drops rights, and execs. `real`: see the keeper's words."""
+    spec = ["engine=none", *_spec(landlock, True, network, limits), *(f"real={path}" for path in real)]
+    return [*KEEPER, *spec, "--", *argv]
+
+
+# -I -S: nothing of the user's or the cell's (PYTHONPATH, sitecustomize, .pth) runs before it is confined.
+KEEPER = (sys.executable, "-I", "-S", str(Path(__file__).with_name("keeper.py")))
+
+
+def _spec(
+    landlock: Mapping[str, Any] | None, dropped: bool, network: Network, limits: Sequence[tuple[str, int]]
+) -> list[str]:
+    spec = [f"network={network}", f"rights={'dropped' if dropped or landlock else 'kept'}"]
+    spec += [f"limit={name}:{most}" for name, most in limits]
     if landlock is None:
-        spec.append("landlock=none")
-    else:
-        spec.append(f"landlock={','.join(map(str, (*landlock['handled'], landlock['size'])))}")
-        spec += [f"dir={rights}:{path}" for path, rights in landlock["dirs"]]
-        spec += [f"device={rights}:{path}" for path, rights in landlock["devices"]]
-    keeper = str(Path(__file__).with_name("keeper.py"))
-    # -I -S: nothing of the user's or the cell's (PYTHONPATH, sitecustomize, .pth) runs before it is confined.
-    return [sys.executable, "-I", "-S", keeper, *spec, "--", *argv]
+        return [*spec, "landlock=none"]
+    spec.append(f"landlock={','.join(map(str, (*landlock['handled'], landlock['size'])))}")
+    spec += [f"dir={rights}:{path}" for path, rights in landlock["dirs"]]
+    return spec + [f"device={rights}:{path}" for path, rights in landlock["devices"]]
+
+
+@cache
+def loopback_works() -> str:
+    """ "" when a program can be given a network of its own without bwrap; or why not, found by trying."""
+    argv = keeper_argv(["/bin/true"], landlock=None, network="loopback")
+    ended = start(argv, cwd="/", env={"PATH": os.defpath}, sweeps=True).finish(deadline_s=10)
+    return "" if ended.returncode == 0 else _reason(ended.stderr)
+
+
+def _reason(stderr: bytes) -> str:
+    said = stderr.decode(errors="replace").strip().removeprefix("orchgit-sandbox: ").removeprefix("SetupError: ")
+    return said[-500:] or "it failed without a word"
+
+
+def overlay_works(directory: str) -> str:
+    """ "" when a program can be given an overlay whose changes are kept in `directory`; or why not, found by trying."""
+    with TemporaryDirectory(prefix="overlay-", dir=directory) as made:
+        root = os.path.realpath(made)
+        lower, upper, work, at = (os.path.join(root, name) for name in ("lower", "upper", "work", "at"))
+        for folder in (lower, upper, work, at):
+            os.mkdir(folder)
+        with open(os.path.join(lower, "old"), "w") as file:
+            file.write("old")
+        # Through the mount: a change of what is below, and a rename over it, which some file systems refuse.
+        script = "echo new >> old && echo x > x && mv x old && rm old && mkdir d && echo old > d/old"
+        argv = keeper_argv(["/bin/sh", "-c", script], landlock=None, overlay=Overlay(at, (lower,), upper, work))
+        ended = start(argv, cwd=at, env={"PATH": os.defpath}, sweeps=True).finish(deadline_s=10)
+        if ended.returncode == 0 and os.path.exists(os.path.join(upper, "d", "old")):
+            return ""
+        return _reason(ended.stderr)
 
 
 def launcher(way: Sandbox, confinement: Confinement, *, cwd: str, env: Mapping[str, str]) -> Launch:

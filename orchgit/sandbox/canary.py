@@ -17,6 +17,7 @@ from ast import literal_eval
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 from orchgit.core.errors import Kind, OrchgitError
 from orchgit.process import start
@@ -24,6 +25,7 @@ from orchgit.sandbox import Confinement, Level, Sandbox
 
 DEADLINE_S = 10.0
 NETWORK, SIGNAL, SECRET, LIMITS = "connect", "signal", "secret", "limits"
+DATAGRAM, ABSTRACT, SOCKET, ATTRIBUTES = "UDP", "abstract socket", "socket file", "attributes"
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,17 @@ def read(path):
     with open(path, "rb", buffering=0) as file:
         file.read(1)
     return f"read {path}"
+def reveal(path):
+    if not (os.listdir(path) if os.path.isdir(path) else open(path, "rb", buffering=0).read(1)):
+        raise OSError(errno.ENODATA, "")
+    return f"read {path}"
+def attributes(path):
+    os.chmod(path, os.stat(path).st_mode & 0o7777)
+    return f"could set the mode of {path}"
+def process(attack):
+    if os.readlink("/proc/self/ns/pid") != job["pids"]:
+        raise ProcessLookupError(errno.ESRCH, "")  # the number would be another process's
+    return attack(job["engine"])
 def signal(pid):
     os.kill(pid, 0)
     return "could signal the engine"
@@ -88,16 +101,28 @@ def limits(pid):
     import resource
     resource.prlimit(pid, resource.RLIMIT_CORE, resource.prlimit(pid, resource.RLIMIT_CORE))
     return "could set the engine's resource limits"
-def connect(port):
-    tcp = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+def connect(family, kind, address):
+    end = _socket.socket(family, kind)
     try:
-        tcp.settimeout(1)
-        tcp.connect(("127.0.0.1", port))
+        end.settimeout(1)
+        end.connect(address)
+        if kind == _socket.SOCK_DGRAM:
+            end.send(b"canary")
     finally:
-        tcp.close()
-    return "reached a TCP port"
-for target in job["forbidden"]:
-    if os.path.isdir(target):
+        end.close()
+    return "reached it"
+def same(path, seen):
+    try:
+        info = os.stat(path)
+    except OSError:
+        return False
+    return [info.st_dev, info.st_ino] == seen
+# A directory of the sandbox's own may stand in its place: what is done there is not done outside.
+targets = [target for target, seen in job["forbidden"] if same(target, seen)]
+for target, seen in job["forbidden"]:
+    if target not in targets:
+        found.append(["create " + target, True, "not to be seen"])
+    elif os.path.isdir(target):
         attempt("create " + target, create, os.path.join(target, job["token"]))
         attempt("rename into " + target, rename, os.path.join(target, job["token"]))
         try:
@@ -110,13 +135,14 @@ for target in job["forbidden"]:
         attempt("append " + target, append, target)
 attempt("truncate", truncate, job["victim"])
 attempt("hard link", link, job["victim"])
-attempt("engine environment", read, f"/proc/{job['engine']}/environ")
-attempt("signal", signal, job["engine"])
-attempt("limits", limits, job["engine"])
-if job["port"]:
-    attempt("connect", connect, job["port"])
+attempt("attributes", attributes, targets[0] if targets else job["victim"])
+attempt("engine environment", process, lambda pid: read(f"/proc/{pid}/environ"))
+attempt("signal", process, signal)
+attempt("limits", process, limits)
+for name, *address in job["addresses"]:
+    attempt(name, connect, *address)
 if job["secret"]:
-    attempt("secret", read, job["secret"])
+    attempt("secret", reveal, job["secret"])
 sys.stdout.write(ascii(found))
 """
 
@@ -132,7 +158,7 @@ def prove(
 ) -> list[Probe]:
     """What each attempt came to. `forbidden`: directories, or files, that must not be writable from inside.
 
-    The network is tried only where the confinement cuts it. OrchgitError when the canary itself cannot run.
+    The network is tried only where it is to be cut. OrchgitError when the canary itself cannot run.
     """
     token = f".orchgit-canary-{os.getpid()}-{os.urandom(4).hex()}"
     with ExitStack() as undo:
@@ -141,22 +167,39 @@ def prove(
         victim = os.path.join(place, "victim")
         with open(victim, "w") as file:
             file.write("x")
-        port = 0
+        addresses: list[tuple[Any, ...]] = []
+
+        def listen(name: str, family: int, kind: int, address: Any) -> socket.socket:
+            listener = undo.enter_context(socket.socket(family, kind))
+            listener.bind(address)
+            listener.setblocking(False)
+            if kind == socket.SOCK_STREAM:
+                listener.listen()
+            addresses.append((name, int(family), int(kind), listener.getsockname()))
+            return listener
+
+        mail = None
         if confinement.network != "open":
-            listener = undo.enter_context(socket.create_server(("127.0.0.1", 0)))
-            port = listener.getsockname()[1]
+            listen(NETWORK, socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0))
+            mail = listen(DATAGRAM, socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0))
+            if sys.platform.startswith("linux"):
+                listen(ABSTRACT, socket.AF_UNIX, socket.SOCK_STREAM, f"\0{token}".encode())
+        if (temporary := tempfile.gettempdir()) and place.startswith(os.path.realpath(temporary) + "/"):
+            listen(SOCKET, socket.AF_UNIX, socket.SOCK_STREAM, os.path.join(place, "socket"))
         job = {
             "writable": confinement.writable,
             "tmp": confinement.tmp,
-            "forbidden": list(forbidden),
+            "forbidden": [(path, [(seen := os.stat(path)).st_dev, seen.st_ino]) for path in forbidden],
             "token": token,
             "victim": victim,
             "engine": engine_pid,
-            "port": port,
+            "pids": os.readlink("/proc/self/ns/pid") if os.path.exists("/proc/self/ns/pid") else "",
+            "addresses": addresses,
             "secret": secret_path,
         }
         argv = sandbox.argv(confinement, [sys.executable, "-I", "-S", "-c", f"job = {job!a}{SCRIPT}"])
         ended = start(argv, cwd=confinement.tmp, env=env, sweeps=True).finish(deadline_s=DEADLINE_S)
+        arrived = mail is not None and _arrived(mail)
     if ended.returncode != 0 or ended.timed_out:
         why = ended.stderr.decode(errors="replace").strip()[-2000:]
         raise OrchgitError(
@@ -165,13 +208,31 @@ def prove(
             why or f"exit status {ended.returncode}{', out of time' if ended.timed_out else ''}",
             "orchgit doctor shows what this machine can enforce.",
         )
-    return [Probe(name, prevented, detail) for name, prevented, detail in literal_eval(ended.stdout.decode("ascii"))]
+    found = [Probe(name, prevented, detail) for name, prevented, detail in literal_eval(ended.stdout.decode("ascii"))]
+    # A datagram is sent without an answer, into a network of its own just as well: what counts is whether it came.
+    lost = Probe(DATAGRAM, True, "it did not arrive")
+    return [lost if p.name == DATAGRAM and not p.prevented and not arrived else p for p in found]
+
+
+def _arrived(mail: socket.socket) -> bool:
+    try:
+        return bool(mail.recv(16))
+    except BlockingIOError:
+        return False
 
 
 def misses(probes: Sequence[Probe], level: Level) -> list[Probe]:
     """The attempts that got away with what the level promises to prevent: a start must be refused for any."""
-    promised = {NETWORK: level.network, SIGNAL: level.signals, SECRET: level.secrets, LIMITS: level.limits}
+    promised = promises(level)
     return [p for p in probes if not p.prevented and level.prevented and promised.get(p.name, True)]
+
+
+def promises(level: Level) -> dict[str, bool]:
+    """By an attempt's name, whether it must be prevented; of the others, each must be."""
+    return {
+        NETWORK: level.network, DATAGRAM: level.udp, ABSTRACT: level.abstract, SIGNAL: level.signals,
+        SECRET: level.secrets, LIMITS: level.limits, SOCKET: level.sockets, ATTRIBUTES: level.attributes,
+    }  # fmt: skip
 
 
 def _outside(confinement: Confinement, forbidden: Sequence[str]) -> str:

@@ -4,7 +4,8 @@ Decides what is handled and what is granted; `keeper.py` applies it between fork
 and signals are handled, reads and execution never, so that every tool starts and reads as it always did.
 
 What it cannot prevent, so that nobody claims it: chmod, chown, utime and xattr outside (capabilities are
-dropped, but an owner may), connecting to a socket file, UDP, and reading any file the user can read.
+dropped, but an owner may), connecting to a socket file, and reading any file the user can read. UDP is cut by the
+filter, on the machines that it knows.
 What it costs: nothing can be made in /dev/shm, so no POSIX semaphores inside (multiprocessing.Lock); no System V
 IPC (a PostgreSQL server does not start, fakeroot neither); on the filter's machines, no 32-bit programs.
 """
@@ -19,7 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchgit.core.errors import Kind, OrchgitError
-from orchgit.sandbox import Confinement, Level, keeper_argv
+from orchgit.sandbox import NETWORKS, Confinement, Level, keeper_argv, loopback_works
 from orchgit.sandbox.keeper import PR_SET_SECCOMP, SECCOMP_MODE_FILTER, seccomp_program
 
 CREATE_RULESET, CREATE_RULESET_VERSION = 444, 1
@@ -81,7 +82,7 @@ def rules(version: int, confinement: Confinement) -> dict[str, Any]:
     for since, right in ((2, REFER), (3, TRUNCATE), (5, IOCTL_DEV)):
         if version < since:
             known &= ~right
-    net = BIND_TCP | CONNECT_TCP if version >= 4 and confinement.network != "open" else 0
+    net = BIND_TCP | CONNECT_TCP if version >= 4 and confinement.network == "none" else 0
     scoped = SCOPE_SIGNAL | SCOPE_ABSTRACT_SOCKET if version >= 6 else 0
     return {
         "handled": [known, net, scoped],
@@ -101,9 +102,18 @@ class Landlock:
         limits = filtered()
         if isinstance(limits, str):
             return limits
+        loopback = loopback_works()
+        here = {"none": limits or version >= 4, "loopback": not loopback, "open": True}
         detail = [f"abi {version}", "capabilities dropped"]
         detail += [] if version >= USEFUL_ABI else ["truncate(2) outside is not stopped (needs abi 3, Linux 6.2)"]
-        detail += ["TCP can be cut, UDP cannot"] if version >= 4 else ["network cannot be cut"]
+        detail += [
+            "network can be cut"
+            if limits
+            else "TCP can be cut, UDP cannot"
+            if version >= 4
+            else "network cannot be cut"
+        ]
+        detail += [f"no loopback network of its own: {loopback}"] if loopback else []
         detail += ["signals and abstract sockets cut"] if version >= 6 else ["can signal processes of this user"]
         unfiltered = f"no seccomp filter for {os.uname().machine}: can set resource limits of this user's processes"
         detail += ["resource limits of others cut"] if limits else [unfiltered]
@@ -111,7 +121,9 @@ class Landlock:
             self.name,
             ", ".join(detail),
             prevented=version >= USEFUL_ABI,
-            networks=("none", "open") if version >= 4 else ("open",),
+            networks=tuple(network for network in NETWORKS if here[network]),
+            udp=limits,
+            abstract=version >= 6,
             signals=version >= 6,
             limits=limits,
         )
@@ -120,4 +132,7 @@ class Landlock:
         version = abi()
         if isinstance(version, str):
             raise OrchgitError(Kind.UNAVAILABLE, "Landlock is not available.", version, "orchgit doctor")
-        return keeper_argv(argv, landlock=rules(version, confinement), limits=confinement.limits)
+        return keeper_argv(
+            argv, landlock=rules(version, confinement), network=confinement.network, limits=confinement.limits,
+            overlay=confinement.overlay,
+        )  # fmt: skip

@@ -17,4 +17,4 @@ class Unconfined:
         return Level(self.name, "nothing is prevented; descendants are ended", prevented=False)
 
     def argv(self, confinement: Confinement, argv: Sequence[str]) -> list[str]:
-        return keeper_argv(argv, landlock=None, limits=confinement.limits)
+        return keeper_argv(argv, landlock=None, limits=confinement.limits, overlay=confinement.overlay)

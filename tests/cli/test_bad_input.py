@@ -470,7 +470,7 @@ def test_every_command_has_its_help(world: World) -> None:
     from orchgit.__main__ import COMMANDS
 
     for name in COMMANDS:
-        assert (Path(__file__).parents[2] / "orchgit" / "cli" / f"{name}.py").exists(), name
+        assert (Path(__file__).parents[2] / "orchgit" / "cli" / f"{name.replace(chr(45), chr(95))}.py").exists(), name
     for name in ("answer", "demo", "replay"):
         assert world.run(name, "--help").out.startswith(f"Usage: orchgit {name}")
 

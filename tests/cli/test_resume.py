@@ -90,8 +90,8 @@ def test_killed_between_two_workers_at_work(world: World, undisturbed: str, caps
     before = digest(world)
     engine = world.spawn(*world.start_args(several(5000), "--yes"))
     world.wait_event("assignment.started", attempt=2, assignment="left")
-    world.wait_event("agent.requested", attempt=2, assignment="left")
-    for path in ("left-2/work/src/api/left.py", "right-1/work/src/web/right.html"):
+    world.wait_event("agent.started", 4, purpose="work")  # early, left twice, right
+    for path in ("left-2/*/src/api/left.py", "right-1/*/src/web/right.html"):
         world.wait_for(partial(found, world, path), path)
     kill(engine)
     killed = time.monotonic()

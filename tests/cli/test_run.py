@@ -828,7 +828,7 @@ def test_looking_into_a_running_cell(world: World) -> None:
     assert "no assignment 'web'" in unknown
     assert digest(world) == before
     assert not marker.exists()
-    assert not list((world.root / "state").glob("orchgit/*/*/api-1/work/ran"))
+    assert not list((world.root / "state").glob("orchgit/*/*/api-1/*/ran"))
     world.run("abort")
     assert engine.wait(30) == 1, world.said(engine)
     sound(world)

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchgit.core.plan import MAX_ASSIGNMENTS, MAX_PLAN_BYTES, Plan, Problem, order, problems, upstream, waves
+from orchgit.core.plan import (
+    MAX_ASSIGNMENTS,
+    MAX_PLAN_BYTES,
+    Plan,
+    Problem,
+    imprecise,
+    order,
+    problems,
+    upstream,
+    waves,
+)
 from orchgit.core.scope import Scope
 from tests.core.world import ROSTER, assignment, plan_of, some_plan
 
@@ -167,3 +177,13 @@ def test_the_plans_own_order_among_the_free() -> None:
 def test_a_plan_knows_its_assignments() -> None:
     plan = plan_of(assignment("api", deny=("api/x",)))
     assert plan.get("api").scope == Scope(("api/**",), ("api/x",))
+
+
+def test_a_plan_that_the_kernel_cannot_hold_tightly_enough() -> None:
+    files = [b"src/a.py", b"src/b.ts", b"src/c.ts"]
+    tight, loose = assignment("api", allow=("src/**",)), assignment("web", allow=("src/*.py",))
+    assert imprecise(plan_of(tight, loose), files, 0) == ()
+    found = imprecise(plan_of(tight, loose), files, 50)
+    assert [p.assignment for p in found] == ["web"]
+    assert "of 3 files that the kernel would let it write, 1 are in its scope" in str(found[0])
+    assert imprecise(plan_of(loose), files, 33) == ()

@@ -10,14 +10,17 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from orchgit.core import scope as scope_module
 from orchgit.core.pattern import PatternError, check_pattern, quote
 from orchgit.core.scope import (
     PROTECTED,
     PROTECTED_ERE,
     Root,
     Scope,
+    _conflict,
     hook_rules,
     overlap,
+    precision,
     protected,
     wildcard_claims_protected,
 )
@@ -355,6 +358,31 @@ def test_overlap_finds_whatever_trying_every_short_path_finds(a: Scope, b: Scope
         assert len(witness) <= min(deeper)
 
 
+@settings(max_examples=200, deadline=None)
+@given(scopes, scopes)
+def test_the_short_way_answers_as_the_long_one(a: Scope, b: Scope) -> None:
+    """Patterns whose first names differ are not compared; nothing may hang on that."""
+    long = _conflict(a, b, guarded=False)
+    if long is not None and protected(long):
+        long = _conflict(a, b, guarded=True)
+    short = overlap(a, b)
+    assert (short is None, short and len(short)) == (long is None, long and len(long))
+
+
+def test_a_large_plan_is_compared_without_walking_automata() -> None:
+    """64 assignments are 2,016 pairs: names that differ in the beginning settle all of these."""
+    many = [scope(f"pkg{n}/**", f"tests/pkg{n}/**", f"docs/{n}.md", deny=("**/*.key",)) for n in range(64)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scope_module, "_conflict", None)  # whoever calls it fails
+        for at, a in enumerate(many):
+            assert all(overlap(a, b) is None for b in many[at + 1 :])
+    assert overlap(many[0], scope("PKG0/x")) == b"pkg0/x"
+    assert overlap(scope("a/[b]/x"), scope("A/B/x")) == b"a/b/x"
+    assert overlap(scope("a/b"), scope("a/b/c/d")) == b"a/b/c/d"
+    assert overlap(scope("a/**/x"), scope("a/b/c")) == b"a/b/c/x"
+    assert overlap(scope("É/x"), scope("é/x")) is None
+
+
 @settings(max_examples=300, deadline=None)
 @given(scopes, scopes)
 def test_overlap_witness_is_one(a: Scope, b: Scope) -> None:
@@ -439,3 +467,12 @@ def test_hook_rules_by_example() -> None:
     for pattern, ere in brackets.items():
         assert hook_rules(scope(pattern)).allow == f"^({ere})$"
     assert hook_rules(scope()).allow == hook_rules(scope()).deny == "^(/)$"
+
+
+def test_precision_counts_what_a_sandbox_by_directories_cannot_tell_apart() -> None:
+    files = [b"src/a.py", b"src/b.ts", b"src/sub/c.py", b"docs/d.md", b"top.md"]
+    assert precision(Scope(("src/**",)), files) == (3, 3)
+    assert precision(Scope(("src/*.py",)), files) == (1, 3)
+    assert precision(Scope(("**/*.md",)), files) == (2, 5)
+    assert precision(Scope(("src/**",), ("src/sub/**",)), files) == (2, 3)
+    assert precision(Scope(("new/**",)), files) == (0, 0)

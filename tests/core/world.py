@@ -11,15 +11,15 @@ was killed and resumed meets the same agents as one that was not.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from random import Random
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from orchgit import brief
 from orchgit.core import events as e
 from orchgit.core import state
-from orchgit.core.audit import Commit, merge_trailers
+from orchgit.core.audit import Changed, Commit, merge_trailers
 from orchgit.core.decide import ENGINE, advance, decide, waiting
 from orchgit.core.plan import Assignment, Member, Plan, order, upstream
 from orchgit.core.review import SEVERITIES, Finding, Severity
@@ -29,6 +29,8 @@ Tree = Mapping[str, str]
 USER = e.Actor("human", "ada")
 RUN = "r1"
 BASE_REF = "refs/heads/main"
+ENGINE_ID = "orchgit <orchgit@localhost>"
+FILE = "100644"
 NAMES = ("api", "web", "docs", "tests", "ops", "data")
 ROSTER = (
     Member("lead", "orchestrator", "plans", "scripted", "m"),
@@ -130,6 +132,16 @@ def some_settings(rng: Random) -> e.Settings:
     )  # fmt: skip
 
 
+def speaker(asked: e.Body, done: e.Body) -> e.Actor:
+    """Who an outcome is from: the agent that was asked, if it answered."""
+    if isinstance(done, e.AgentReported | e.ScopeAsked) and isinstance(asked, e.AgentRequested):
+        return e.Actor("agent", asked.member)
+    if isinstance(done, e.ReviewReported):
+        return e.Actor("agent", done.reviewer)
+    spoken = e.PlanProposed | e.QuestionAsked | e.VerdictGiven | e.SynthesisWritten
+    return e.Actor("agent", "lead") if isinstance(done, spoken) else ENGINE
+
+
 # -- the world -------------------------------------------------------------------------------------------
 
 
@@ -159,8 +171,10 @@ class World:
         self.trees[name] = dict(files)
         return name
 
-    def write(self, files: Tree, parents: tuple[str, ...], message: str) -> str:
-        commit = Commit(self.tree(files), parents, message)
+    def write(
+        self, files: Tree, parents: tuple[str, ...], message: str, author: str = ENGINE_ID, when: str = ""
+    ) -> str:
+        commit = Commit(self.tree(files), parents, message, author, ENGINE_ID, when[:19])
         name = oid("commit", commit.tree, *parents, message)
         self.commits[name] = commit
         return name
@@ -192,24 +206,44 @@ class World:
     def commit(self, oid: str) -> Commit | None:
         return self.commits.get(oid)
 
-    def changed(self, old_tree: str, new_tree: str) -> list[bytes] | None:
+    def has(self, oid: str) -> bool:
+        return oid in self.commits or oid in self.trees
+
+    def changed(self, old_tree: str, new_tree: str) -> list[Changed] | None:
         if old_tree not in self.trees or new_tree not in self.trees:
             return None
         old, new = self.trees[old_tree], self.trees[new_tree]
-        return [p.encode() for p in sorted(old.keys() | new.keys()) if old.get(p) != new.get(p)]
+        return [
+            Changed(p.encode(), FILE if p in old else "", FILE if p in new else "")
+            for p in sorted(old.keys() | new.keys()) if old.get(p) != new.get(p)
+        ]  # fmt: skip
+
+    def damage(self, tips: Sequence[str], base: str) -> list[str]:
+        return []
+
+    def replaced(self, tips: Sequence[str], base: str) -> list[str]:
+        return []
+
+    def checkpoints(self) -> dict[str, str]:
+        return {}
+
+    def log_of(self, commit: str) -> tuple[str, int] | None:
+        return None
+
+    def blob_id(self, data: bytes) -> str:
+        return oid("blob", data)
+
+    def pushed(self, commit: str) -> list[str]:
+        return []
+
+    def blob(self, digest: str) -> Literal["here", "changed", "missing", "elsewhere"]:
+        return "here"
+
+    def signed(self, statement: bytes, signature: str) -> str | None:
+        return None
 
     def ref(self, name: str) -> str | None:
         return self.refs.get(name)
-
-    def first_parents(self, tip: str, base: str) -> list[str] | None:
-        line = []
-        while tip != base:
-            line.append(tip)
-            commit = self.commits.get(tip)
-            if commit is None or not commit.parents:
-                return None
-            tip = commit.parents[0]
-        return line
 
     def merge_result(self, base: str, head: str, onto: str) -> str | None:
         if not {base, head, onto} <= self.commits.keys():
@@ -228,7 +262,7 @@ class World:
                 self.cells.pop((body.assignment, body.attempt), None)
                 done = e.CellRemoved(body.assignment, body.attempt)
             case e.GateRequested():
-                done = self._gate(run, body)
+                done = self._gate(run, event, body)
             case e.SalvageRequested():
                 done = self._salvage(run, body)
             case e.ChecksRequested():
@@ -241,7 +275,7 @@ class World:
                 done = self._observe(run, event, body)
             case _:
                 done = self._think(run, body)
-        return e.Draft(done, ENGINE, event.seq)
+        return e.Draft(done, speaker(body, done), event.seq)
 
     def recover(self, run: Run, event: e.Event) -> e.Draft:
         if isinstance(event.body, THINKERS):
@@ -350,7 +384,7 @@ class World:
         heads = tuple(dict.fromkeys(run.works[d].head for d in body.dependencies))
         return self.write(files, heads, f"base of {body.assignment} {event.time}"), []
 
-    def _gate(self, run: Run, body: e.GateRequested) -> e.Body:
+    def _gate(self, run: Run, event: e.Event, body: e.GateRequested) -> e.Body:
         name, attempt, work = body.assignment, body.attempt, run.works[body.assignment]
         start, left = work.attempts[-1].start, self.cells[body.assignment, body.attempt]
         salvage = self.write(left, (start,), f"salvage {name} {attempt}")
@@ -362,7 +396,8 @@ class World:
             wrong = [e.Violation("", "nothing was changed")]
         if wrong:
             return e.GateFailed(name, attempt, tuple(wrong), len(wrong), salvage)
-        commit = self.write(left, (start,), f"{name} {attempt}")
+        who = f"{work.spec.worker} <{work.spec.worker}@orchgit.invalid>"
+        commit = self.write(left, (start,), f"{name} {attempt}", who, event.time)
         assert self.refs[branch(run.id, name)] in (start, commit)
         self.refs[branch(run.id, name)] = commit
         return e.GatePassed(name, attempt, commit, self.commits[commit].tree, len(changed), salvage)
@@ -407,7 +442,9 @@ class World:
         said = merge_trailers(run.id, body, event, run.plan_digest)
         text = f"{body.land} {event.time}\n\n" + "\n".join(f"{k}: {v}" for k, v in said.items()) + "\n"
         parents = (body.old,) if body.land == "seal" else (body.old, body.commit)
-        return e.MergeBuilt(body.land, body.assignment, self.write(self.trees[body.tree], parents, text))
+        return e.MergeBuilt(
+            body.land, body.assignment, self.write(self.trees[body.tree], parents, text, when=event.time)
+        )
 
     def _swap(self, run: Run, event: e.Event, body: e.MergeRequested) -> e.Body:
         if self.refs.get(body.ref) == body.new:
@@ -510,6 +547,7 @@ class Sim:
     patience: int = 25  # what a human answers before giving up
     crash_at: int | None = None  # the engine dies once, so that the log has this many events
     scripted: bool = True
+    most: int = 3000  # events
 
     def __post_init__(self) -> None:
         self.world = World(self.plan, self.seed, self.odds)
@@ -530,7 +568,7 @@ class Sim:
     def record(self, *drafts: e.Draft, crash: bool = False) -> None:
         """What the runner does with what was seen. With `crash`, only a part of it reaches the disk."""
         self.batches += 1
-        assert len(self.log) < 3000, "it never ends"
+        assert len(self.log) < self.most, "it never ends"
         run, written = decide(self.run, drafts, at(self.batches))
         if self.crash_at is not None and len(self.log) + len(written) >= self.crash_at > len(self.log):
             kept, self.crash_at, crash = self.crash_at - len(self.log), None, True
@@ -665,6 +703,8 @@ class Sim:
             seen = e.ScopeViolationSeen(name, attempt, "stray", "created", "watchdog")
             yield e.Draft(seen, ENGINE, event.seq)
             yield e.Draft(e.WatchIncomplete(name, attempt, "overflow"), ENGINE, event.seq)
+            yield e.Draft(e.AgentPaused(name, attempt, "stray"), ENGINE, event.seq)
+            yield e.Draft(e.AgentContinued(name, attempt, self.rng.random() < 0.5), USER)
 
     # -- humans
 
@@ -723,6 +763,7 @@ class Sim:
             e.ShipAsked(),
             e.ScopeGranted(rng.choice(self.plan.assignments).id, 1, ("extra/x",)),
             e.ScopeRefused(rng.choice(self.plan.assignments).id, 1, "no"),
+            e.AgentContinued(rng.choice(self.plan.assignments).id, 1, True),
         ))  # fmt: skip
 
 

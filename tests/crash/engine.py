@@ -49,7 +49,7 @@ import orchgit.effects
 import orchgit.git.facts
 import orchgit.sandbox.landlock
 import orchgit.session
-from orchgit import eventlog, publish, recovery, runner, sandbox
+from orchgit import cellrun, eventlog, publish, recovery, runner, sandbox
 from orchgit.core.events import AgentFailed
 from orchgit.git import door
 
@@ -159,16 +159,16 @@ def immortal() -> None:
 
 def same_canary() -> None:
     """The sandbox is proved once for all the engines of this server: the proof is not what is tested here."""
-    plain = orchgit.effects._prove
+    plain = cellrun.tried
 
-    def prove(*args: Any) -> Any:
+    def tried(*args: Any, **kwargs: Any) -> Any:
         kept = Path(os.environ["CRASH_CANARY"])
         if not kept.exists():
-            kept.with_suffix(".half").write_bytes(pickle.dumps(plain(*args)))
+            kept.with_suffix(".half").write_bytes(pickle.dumps(plain(*args, **kwargs)))
             kept.with_suffix(".half").rename(kept)
         return pickle.loads(kept.read_bytes())  # noqa: S301 - our own
 
-    orchgit.effects._prove = prove  # type: ignore[assignment]
+    cellrun.tried = tried
 
 
 def act_before_request() -> None:

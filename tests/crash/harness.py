@@ -298,7 +298,7 @@ def audit(world: World) -> list[str]:
     door = Door(world.repo / ".git")
     try:
         reading = read(world.name, world.log.read_bytes().split(b"\n")[:-1])
-        results = judge(reading, GitFacts(door))
+        results = judge(reading, GitFacts(door, world.name, world.log.parent))
     finally:
         door.close()
     return [f"audit: {r.law}: {r.found}" for r in results if r.verdict != "pass"]

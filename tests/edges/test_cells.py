@@ -24,6 +24,7 @@ from tests.support.repos import (
     FILE,
     GITLINK,
     LINK,
+    WHEN,
     Repo,
     git,
     harvested,
@@ -205,12 +206,12 @@ def test_a_worker_has_all_of_git_and_the_user_s_repository_stays_the_same(tmp_pa
     assert snapshot(repo.root, ".git/orchgit") == before
     ended = harvested(cell, start)
     assert snapshot(repo.root, ".git/orchgit") == before, "looking changes nothing either"
-    left = gate.admit(door, ended.stdout, start)
+    left = gate.admit(door, ended.stdout, start, WHEN)
     assert net(repo, start, left.tree) == {
         "src/a.py": "M", "src/b.py": "M", "src/new.py": "A", "src/deep/er/x.py": "A",
     }  # fmt: skip
     log = repo.ask("log", "--format=%s %an", f"{start}..{left.commit}").splitlines()
-    assert log == ["What the worker left, as it was worker", "three worker", "two worker", "one worker"]
+    assert log == ["What the worker left, as it was orchgit", "three worker", "two worker", "one worker"]
     after = snapshot(repo.root, ".git/orchgit", ".git/objects")
     assert after == {p: v for p, v in before.items() if not p.startswith(".git/objects/")} | {
         ".git/objects": before[".git/objects"]
@@ -348,7 +349,7 @@ END
     worked(cell, "git status >/dev/null 2>&1 || :")
     assert inside.exists(), "the traps are set"
     ended = harvested(cell, start)
-    left = gate.admit(door, ended.stdout, start)
+    left = gate.admit(door, ended.stdout, start, WHEN)
     assert net(repo, start, left.tree) == NET
     gate.raw_diff(door, start, left.commit)
     gate.judge(door, Scope(("**",)), gate.raw_diff(door, start, left.commit), door.tree_of(start))

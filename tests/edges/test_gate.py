@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +14,20 @@ from hypothesis import strategies as st
 from orchgit.core.scope import Scope
 from orchgit.git import gate, trees
 from orchgit.git.door import Door
-from tests.support.repos import EXECUTABLE, FILE, GITLINK, LINK, Files, Repo, git, repository, snapshot, sound
+from tests.support.repos import (
+    EXECUTABLE,
+    FILE,
+    GITLINK,
+    LINK,
+    WHEN,
+    Files,
+    Repo,
+    files_of,
+    git,
+    repository,
+    snapshot,
+    sound,
+)
 
 SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 BASE: Files = {
@@ -32,6 +46,8 @@ BASE: Files = {
     b"src/old\\name": (FILE, b"1"),
     b"Makefile": (FILE, b"1"),
     b"src/Makefile": (FILE, b"1"),
+    b"src/odd./old": (FILE, b"1"),
+    b"src/\xff/old": (FILE, b"1"),
 }
 SRC = Scope(("src/**",), ("src/secret/**",))
 ALL = Scope(("**",))
@@ -113,6 +129,12 @@ X = (FILE, b"new")
         ({b"src/con": X}, "src/con", "reserved"),
         ({b"src/NUL.txt": X}, "src/NUL.txt", "reserved"),
         ({b"src/com1/x": X}, "src/com1/x", "reserved"),
+        ({b"src/aux .txt": X}, "src/aux .txt", "reserved"),
+        ({b"src/CONOUT$": X}, "src/CONOUT$", "reserved"),
+        ({b"src/GITHUB~1/x.yml": X}, "src/GITHUB~1/x.yml", "short name"),
+        ({b"src/conf~12.py": X}, "src/conf~12.py", "short name"),
+        ({("src/" + "日本" * 50).encode(): X}, "src/", "too long"),  # bytes, not characters
+        ({b"src/odd./con": X}, "src/odd./con", "reserved"),  # the base's directory, but a name of this work
         ({b"src/" + b"a" * 256: X}, "src/", "too long"),
         ({b"src/" + b"a/" * 2100 + b"a": X}, "src/", "too long"),
         # names that collide: with the base, with each other, in a directory above
@@ -124,6 +146,10 @@ X = (FILE, b"new")
         ({"src/stra\u00dfe".encode(): X, b"src/STRASSE": X}, "src/stra\u00dfe", "differ only"),
         ({"src/\u212a".encode(): X, b"src/k": X}, "src/", "normal form C"),
         ({b"src/BOTH": X}, "src/BOTH", "differ only"),
+        # The small letter is one character with both accents, the capital composes to two.
+        ({"src/\u03aa\u0301".encode(): X, "src/\u0390".encode(): X}, "src/", "differ only"),
+        ({b"src/A.PY": X, b"src/deep/x.py": None}, "src/A.PY", "differ only"),
+        ({b"src/deep/x.py": None, b"src/Deep": X, b"src/deep/y": X}, "src/", "differ only"),
         # protected names need to be named
         ({b"src/Makefile": X}, "src/Makefile", "protected"),
         ({b"src/conftest.py": X}, "src/conftest.py", "protected"),
@@ -164,10 +190,77 @@ def test_refused(repo: Repo, door: Door, edit: Edit, path: str, rule: str) -> No
         ({b"src/aux.c": X}, SRC),
         ({"src/cafe\u0301".encode(): X}, SRC),
         ({b"src/old\\name": None}, SRC),
+        ({b"src/odd./new": X, b"src/\xff/new": X}, SRC),  # nor are its directories
+        ({b"src/file.~1~": X, b"src/a~b": X, b"src/longer-than-eight~1": X, b"src/x~1.html": X}, SRC),
     ],
 )  # fmt: skip
 def test_passed(repo: Repo, door: Door, edit: Edit, scope: Scope) -> None:
     assert judged(repo, door, edit, scope) == {}
+
+
+EDGE = Scope(("lib/**", "mid/in/**"))
+EDGE_BASE: Files = {
+    b"lib/a": X,
+    b"lib/d/x": X,
+    b"lib/d/y": X,
+    b"mid/in/a": X,
+    b"mid/out/b": X,
+    b"mid/file": X,
+    b"top/c": X,
+}
+
+
+@pytest.mark.parametrize(
+    ("edit", "outside"),
+    [
+        # inside: a file and a directory change places, whatever the depth
+        ({b"lib/a": None, b"lib/a/b/c": X}, []),
+        ({b"lib/d/x": None, b"lib/d/y": None, b"lib/d": X}, []),
+        ({b"lib/d/x": None, b"lib/d/y": None, b"lib/d": X, b"lib/a": None, b"lib/a/x": X}, []),
+        ({p: None for p in EDGE_BASE if p.startswith(b"lib/")}, []),
+        ({b"mid/in/a": None}, []),
+        # across the edge
+        ({b"mid/in/a": None, b"mid/in": X}, ["mid/in"]),  # the scope's own directory becomes a file
+        ({b"lib": X, **{p: None for p in EDGE_BASE if p.startswith(b"lib/")}}, ["lib"]),
+        ({b"mid/out/b": None, b"mid/out": X}, ["mid/out", "mid/out/b"]),
+        ({b"mid/file": None, b"mid/file/x": X}, ["mid/file", "mid/file/x"]),
+        ({p: None for p in EDGE_BASE if p.startswith(b"mid/")} | {b"mid": X}, ["mid", "mid/file", "mid/out/b"]),
+        # renames over the edge, both ways, are a deletion and an addition
+        ({b"top/c": None, b"lib/c": X}, ["top/c"]),
+        ({b"lib/a": None, b"top/a": X}, ["top/a"]),
+        ({b"mid/out/b": None, b"mid/in/b": X}, ["mid/out/b"]),
+        # deletions, modes and types outside; nothing else
+        ({b"top/c": None}, ["top/c"]),
+        ({b"top/c": (EXECUTABLE, b"new")}, ["top/c"]),
+        ({b"top/c": (LINK, b"new")}, ["top/c"]),
+        ({b"top/c": (GITLINK, b"1" * 40)}, ["top/c"]),
+        ({b"top/c": None, b"top/c/x": X}, ["top/c", "top/c/x"]),
+        ({b"lib/a": (EXECUTABLE, b"new"), b"top/c": (FILE, b"")}, ["top/c"]),
+    ],
+    ids=lambda value: repr(value)[:70],
+)  # fmt: skip
+def test_at_the_edge_of_the_scope(repo: Repo, door: Door, edit: Edit, outside: list[str]) -> None:
+    found = judged(repo, door, edit, EDGE, EDGE_BASE)
+    assert sorted(found) == outside
+    assert set(found.values()) <= {"outside the scope"}, "that rule, and no other"
+
+
+@pytest.mark.parametrize(
+    ("name", "entry", "blocked"),
+    [
+        (b"top/c/x", (FILE, b"1"), b"top/c"),  # under a file of the base
+        (b"lib/d", (FILE, b"1"), b"lib/d"),  # over a directory of it
+        (b"lib/a/b/c", (FILE, b"1"), b"lib/a"),
+    ],
+)
+def test_an_entry_that_base_has_no_place_for(
+    repo: Repo, door: Door, name: bytes, entry: tuple[str, bytes], blocked: bytes
+) -> None:
+    """No diff of two trees holds such an entry alone; one that did would not land."""
+    change = trees.Change(name, None, (entry[0], repo.blob(entry[1])))
+    with pytest.raises(trees.Unmergeable) as error:
+        gate.construct(door, repo.tree(EDGE_BASE), [change], ALL)
+    assert error.value.path == blocked
 
 
 def test_a_directory_that_keeps_a_file_still_collides(repo: Repo, door: Door) -> None:
@@ -185,6 +278,11 @@ def test_sizes_and_counts(repo: Repo, door: Door, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(gate, "MAX_FILES", 3)
     assert judged(repo, door, {f"src/f{n}".encode(): X for n in range(3)}) == {}
     assert "4 files" in judged(repo, door, {f"src/f{n}".encode(): X for n in range(4)})[""]
+    # One small blob under many names is large when it is checked out.
+    monkeypatch.setattr(gate, "MAX_TOTAL", 150)
+    big = (FILE, b"x" * 100)
+    assert judged(repo, door, {b"src/big": big}) == {}
+    assert "200 bytes in 2 files" in judged(repo, door, {b"src/big": big, b"src/more": big})[""]
 
 
 def test_a_submodule_is_seen_although_gitmodules_says_to_ignore_it(repo: Repo, door: Door) -> None:
@@ -239,8 +337,24 @@ def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Repo, Door, 
     door.close()
 
 
-def output(commit: str, tree: str, pack: bytes, head: str = "") -> bytes:
-    return f"{commit}\n{tree}\n{head or commit}\n".encode() + pack
+def output(head: str, pack: bytes = b"", *, there: Files | None = None, gone: Sequence[bytes] = ()) -> bytes:
+    """As the harvest prints it. `there`: path -> (mode, id)."""
+    listing = b"".join(b"-%b\0" % path for path in gone)
+    listing += b"".join(b"%b %b\t%b\0" % (mode.encode(), oid, path) for path, (mode, oid) in (there or {}).items())
+    return f"{head}\n{len(listing)}\n".encode() + listing + pack
+
+
+def committed(repo: Repo, start: str, commit: str) -> tuple[dict[bytes, tuple[str, bytes]], list[bytes]]:
+    """(what is there, what is gone) when a worker left just what it committed."""
+    old, new = files_of(repo, start), files_of(repo, commit)
+    there = {path: (mode, oid.encode()) for path, (mode, oid) in new.items() if old.get(path) != (mode, oid)}
+    return there, [path for path in old if path not in new]
+
+
+def left_as_committed(door: Door, theirs: Repo, start: str, commit: str) -> gate.Snapshot:
+    there, gone = committed(theirs, start, commit)
+    out = output(commit, theirs.pack(commit, without=(start,)), there=there, gone=gone)
+    return gate.admit(door, out, start, WHEN)
 
 
 def test_admitted(far: tuple[Repo, Door, str, Repo]) -> None:
@@ -249,13 +363,56 @@ def test_admitted(far: tuple[Repo, Door, str, Repo]) -> None:
     theirs.write("a", b"2\n")
     theirs.commit("one")
     theirs.write("new/c", b"3\n")
+    (theirs.root / "dir" / "b").unlink()
     head = theirs.commit("two")
-    tree = theirs.ask("rev-parse", "HEAD^{tree}")
-    left = gate.admit(door, output(head, tree, theirs.pack(head, without=(start,))), start)
-    assert left == gate.Snapshot(head, tree)
+    left = left_as_committed(door, theirs, start, head)
+    assert left.tree == theirs.ask("rev-parse", "HEAD^{tree}")
+    assert door.commit(left.commit) == (left.tree, (head,), "What the worker left, as it was\n")
     sound(mine)
-    assert gate.admit(door, output(head, tree, theirs.pack(head, without=(start,))), start) == left, "twice is harmless"
-    assert gate.admit(door, output(start, mine.ask("rev-parse", "HEAD^{tree}"), theirs.pack()), start).commit == start
+    assert left_as_committed(door, theirs, start, head) == left, "twice is harmless"
+    nothing = gate.admit(door, output(start), start, WHEN)
+    assert door.commit(nothing.commit)[:2] == (door.tree_of(start), (start,))
+
+
+@pytest.mark.parametrize(
+    ("gone", "there", "left"),
+    [
+        ([b"dir"], {}, {"a"}),
+        ([b"a", b"dir/b"], {}, set()),
+        ([b"dir"], {b"dir/b": FILE}, {"a", "dir/b"}),
+        ([b"dir"], {b"dir": FILE}, {"a", "dir"}),
+        ([], {b"dir": FILE}, {"a", "dir"}),
+        ([b"a"], {b"a/b/c": FILE}, {"a/b/c", "dir/b"}),
+        ([], {b"a/b/c": LINK}, {"a/b/c", "dir/b"}),
+        ([b"no/where", b"dir/no", b"a/no", b"dir/b/x", b""], {}, {"a", "dir/b"}),
+    ],
+)
+def test_what_is_gone_and_what_is_there_make_the_tree(
+    far: tuple[Repo, Door, str, Repo], gone: list[bytes], there: dict[bytes, str], left: set[str]
+) -> None:
+    mine, door, start, _ = far
+    blob = mine.blob(b"blob").encode()
+    out = output(start, there={path: (mode, blob) for path, mode in there.items()}, gone=gone)
+    found = files_of(mine, gate.admit(door, out, start, WHEN).tree)
+    assert {os.fsdecode(path) for path in found} == left
+    assert all(found[path] == (mode, blob.decode()) for path, mode in there.items())
+    sound(mine)
+
+
+def test_what_is_as_in_the_base_is_no_change(far: tuple[Repo, Door, str, Repo]) -> None:
+    mine, door, start, _ = far
+    there = {path: (mode, oid.encode()) for path, (mode, oid) in files_of(mine, start).items()}
+    assert gate.admit(door, output(start, there=there, gone=[b"a", b"dir"]), start, WHEN).tree == door.tree_of(start)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [".git", ".git/config", "dir/.GIT", "GIT~1", "x/GIT~1/y", ".g\u200cit/x", "..", "dir/../x", "./x", "dir/.", "/x",
+     "dir//x", "x/", "/".join("d" * 500)],
+)  # fmt: skip
+def test_names_that_git_would_not_take(far: tuple[Repo, Door, str, Repo], path: str) -> None:
+    mine, door, start, _ = far
+    refused(door, mine, output(start, there={path.encode(): (FILE, mine.blob(b"blob").encode())}), start)
 
 
 def test_whatever_history_only_the_net_counts(far: tuple[Repo, Door, str, Repo]) -> None:
@@ -267,8 +424,7 @@ def test_whatever_history_only_the_net_counts(far: tuple[Repo, Door, str, Repo])
     merge = theirs.made(theirs.tree({b"evil": X, b"src/x": X}, base), side, orphan)
     back = theirs.made(theirs.tree({b"src/x": X}, base), side)
     for commit, ok in ((orphan, True), (merge, False), (back, True), (side, False)):
-        tree = theirs.ask("rev-parse", f"{commit}^{{tree}}")
-        left = gate.admit(door, output(commit, tree, theirs.pack(commit, without=(start,))), start)
+        left = left_as_committed(door, theirs, start, commit)
         changes = gate.raw_diff(door, door.tree_of(start), left.tree)
         found = gate.judge(door, SRC, changes, door.tree_of(start))
         assert (found == []) is ok, found
@@ -281,7 +437,7 @@ def test_whatever_history_only_the_net_counts(far: tuple[Repo, Door, str, Repo])
 def refused(door: Door, mine: Repo, out: bytes, start: str) -> str:
     before = snapshot(mine.common / "objects")
     with pytest.raises(gate.BadPack) as error:
-        gate.admit(door, out, start)
+        gate.admit(door, out, start, WHEN)
     new = {p for p in snapshot(mine.common / "objects") if p not in before and not p.startswith("info")}
     assert new == set(), "what fails leaves nothing in the object store"
     return str(error.value)
@@ -324,7 +480,7 @@ def test_trees_that_git_would_not_make(
     )
     # pack-objects by list: --revs would already refuse to walk some of them.
     pack = git(theirs.root, "pack-objects", "--stdout", "-q", stdin="\n".join(objects).encode())
-    refused(door, mine, output(commit, theirs.ask("cat-file", "commit", commit).split()[1], pack), start)
+    refused(door, mine, output(commit, pack), start)
 
 
 def test_packs_that_are_not_right(far: tuple[Repo, Door, str, Repo]) -> None:
@@ -338,49 +494,58 @@ def test_packs_that_are_not_right(far: tuple[Repo, Door, str, Repo]) -> None:
     def by_list(*ids: str) -> bytes:
         return git(theirs.root, "pack-objects", "--stdout", "-q", stdin="\n".join(ids).encode())
 
+    there, _ = committed(theirs, start, head)
+    good = output(head, pack, there=there)
     assert "no snapshot" in refused(door, mine, b"", start)
     for out in (
         b"\n\n\n" + pack,
         b"garbage",
-        output("HEAD", tree, pack),
-        output(head, tree, pack, head="main"),
-        output(f"--all{head[5:]}", tree, pack),
-        output(head[:39] + "\n", tree, pack),
-        output(head.upper(), tree, pack),
-        output(head, tree, b""),
-        output(head, tree, pack[:-1]),
-        output(head, tree, pack[: len(pack) // 2]),
-        output(head, tree, b"PACK" + pack[8:]),
-        output(head, tree, pack[:30] + bytes([pack[30] ^ 1]) + pack[31:]),
-        output(head, tree, b"\0" * 1000),
-        output(head, tree, by_list(head, tree)),  # without the blob
-        output(head, tree, by_list(head, blob)),  # without the tree
-        output(head, tree, by_list(tree, blob)),  # without the commit
-        output(head, start, pack),  # the tree it claims is a commit
-        output(head, mine.ask("rev-parse", "HEAD^{tree}"), pack),  # another tree
-        output(tree, tree, pack),  # a tree for a commit
-        output(blob, tree, pack),
-        output("1" * 40, tree, pack),  # another id
-        output("1" * 64, "1" * 64, pack),
-        output(theirs.ask("rev-parse", "HEAD:a"), tree, pack),
+        output("HEAD", pack),
+        output("--all" + head[5:], pack),
+        output(head[:39] + "\n", pack),
+        output(head.upper(), pack),
+        output(head),
+        output(start, there=there),
+        output(head, pack[:-1]),
+        output(head, pack[: len(pack) // 2]),
+        output(head, b"PACK" + pack[8:]),
+        output(head, pack[:30] + bytes([pack[30] ^ 1]) + pack[31:]),
+        output(head, b"\0" * 1000),
+        output(head, by_list(head, tree)),  # without the blob
+        output(head, by_list(head, blob)),  # without the tree
+        output(head, by_list(tree, blob)),  # without the commit
+        output(tree, pack),  # a tree for a commit
+        output(blob, pack),
+        output("1" * 40, pack),  # another id
+        output("1" * 64, pack),
+        output(theirs.ask("rev-parse", "HEAD:a"), pack),
+        good.replace(b"100644 ", b"100600 "),
+        good.replace(b"100644 ", b"040000 "),
+        output(head, pack, there={b"x": (FILE, tree.encode())}),  # a tree for a file
+        output(head, pack, there={b"x": (FILE, b"2" * 40)}),
+        output(head, pack, there={b"x": (FILE, b"0" * 40)}),
+        output(head, pack, there={b"x": (FILE, blob[:39].encode())}),
+        output(head, pack, there={b"x": (FILE, blob.encode()), b"x/y": (FILE, blob.encode())}),
+        output(head, pack, there={b"": (FILE, blob.encode())}),
+        good[: len(head) + 6],
     ):
         refused(door, mine, out, start)
     bad = theirs.ask(
         "hash-object", "-t", "commit", "-w", "--literally", "--stdin",
         stdin=f"tree {tree}\nparent {start}\nauthor x\ncommitter x <x> not-a-date\n\n".encode(),
     )  # fmt: skip
-    refused(door, mine, output(bad, tree, by_list(bad, tree, blob)), start)
+    refused(door, mine, output(bad, by_list(bad, tree, blob)), start)
     sound(mine)
-    assert gate.admit(door, output(head, tree, pack), start).tree == tree, "and it goes on"
-    assert gate.admit(door, output(head, tree, pack + b"more"), start).tree == tree, "what follows a pack is not read"
+    assert gate.admit(door, good, start, WHEN).tree == tree, "and it goes on"
+    assert gate.admit(door, good + b"more", start, WHEN).tree == tree, "what follows a pack is not read"
 
 
 def test_a_commit_that_is_there_already_but_not_all_of_it(far: tuple[Repo, Door, str, Repo]) -> None:
     """The user's store may hold the rests of what was pruned; a worker may name them."""
-    mine, door, start, theirs = far
+    mine, door, start, _ = far
     tree = mine.raw_tree((FILE, b"gone", "1" * 40))
     commit = mine.made(tree, start)
-    refused(door, mine, output(commit, tree, theirs.pack()), start)
+    refused(door, mine, output(commit), start)
     for oid in (tree, commit):
         (mine.common / "objects" / oid[:2] / oid[2:]).unlink()
 
@@ -391,7 +556,7 @@ def test_a_pack_that_is_too_large(far: tuple[Repo, Door, str, Repo], monkeypatch
     git(theirs.root, "checkout", "-q", "-B", "large", start)
     theirs.write("a", random.Random(1).randbytes(20_000))
     head = theirs.commit("one")
-    out = output(head, theirs.ask("rev-parse", "HEAD^{tree}"), theirs.pack(head, without=(start,)))
+    out = output(head, theirs.pack(head, without=(start,)))
     assert "exceed" in refused(door, mine, out, start)
 
 

@@ -1,6 +1,8 @@
 """Scope against the two programs it claims to agree with: git's wildmatch, and grep in the C locale.
 
-The oracle for wildmatch is attributes. A line `/PATTERN name` in info/attributes is matched by WM_PATHNAME
+The oracle for wildmatch is attributes, asked with `check-attr`: attr.c calls wildmatch() with WM_PATHNAME, and
+nowhere else does git offer that bare of other rules (`for-each-ref` takes a pattern for a prefix too, and knows only
+names of refs; ignore rules and pathspecs match directories). A line `/PATTERN name` in info/attributes is matched
 against the whole path, and (unlike ignore rules) not against the directories above it; (unlike pathspecs) a
 directory that is called like the pattern is no match. Git first compares the pattern up to its first wildcard
 as plain text, which is the same for every pattern in our grammar (`**` is a whole component).
@@ -124,9 +126,30 @@ SETTINGS = settings(max_examples=12, deadline=None, suppress_health_check=[Healt
 @SETTINGS
 @given(seed=st.integers(0, 2**32))
 def test_every_pattern_means_what_git_says(tmp_path: Path, seed: int) -> None:
-    """12 examples of 50 patterns by some 100 paths: 60,000 combinations, one git each."""
-    patterns, paths = a_batch(seed, 50)
-    git = git_matches(repository_at(tmp_path), patterns, paths)
+    """12 examples of 50 patterns by some 100 paths, others every time: 60,000 combinations, one git each."""
+    agree(repository_at(tmp_path), *a_batch(seed, 50))
+
+
+def test_two_thousand_patterns_mean_what_git_says(tmp_path: Path) -> None:
+    """The same ones every time, in batches, each by the paths of its batch: some 200,000 combinations, no mismatch."""
+    seen: set[str] = set()
+    matched, odd = 0, 0
+    for seed in range(48):
+        patterns, paths = a_batch(seed, 55)
+        seen.update(patterns)
+        odd += sum(not path.isascii() for path in paths)
+        matched += agree(repository_at(tmp_path), patterns, paths)
+    assert len(seen) >= 2000
+    assert {kind: sum(kind in p for p in seen) > 200 for kind in ("**", "[", "[!", "?", "*", "é")} == dict.fromkeys(
+        ("**", "[", "[!", "?", "*", "é"), True
+    )
+    assert odd > 500, "paths with bytes beyond ASCII, some of them no UTF-8"
+    assert matched > 2000, "the oracle is blind"
+
+
+def agree(repository: Path, patterns: list[str], paths: list[bytes]) -> int:
+    """How many combinations match, by git and by us."""
+    git = git_matches(repository, patterns, paths)
     # As deny patterns, for deny knows nothing of protected paths.
     ours = {
         (pattern, path)
@@ -136,6 +159,7 @@ def test_every_pattern_means_what_git_says(tmp_path: Path, seed: int) -> None:
     }
     assert ours == git, (sorted(ours - git), sorted(git - ours))
     assert len({pattern for pattern, _ in git}) > 10, "the oracle is blind"
+    return len(git)
 
 
 def test_oracle_is_whole_path_and_wm_pathname(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from orchgit.watch import Sighting, Watch, Watchdog
+from orchgit.watch import MAX_SIGHTINGS, Sighting, Watch, Watchdog
 
 
 def in_scope(path: bytes) -> bool:
@@ -171,12 +171,12 @@ def test_each_path_once_in_a_burst(dog: Watchdog, root: Path) -> None:
     seen = Seen()
     dog.watch(str(root), in_scope, seen)
     for turn in range(5):
-        for i in range(300):
+        for i in range(150):
             (root / f"burst{i}").write_text(str(turn))
-    seen.until(lambda all: len(all) >= 300)
+    seen.until(lambda all: len(all) >= 150)
     fence(root, seen)
-    assert len(seen.all) == 301
-    assert len(set(seen.paths())) == 301
+    assert len(seen.all) == 151
+    assert len(set(seen.paths())) == 151
 
 
 def test_names_are_bytes(dog: Watchdog, root: Path) -> None:
@@ -331,6 +331,7 @@ def test_the_watch_limit_is_admitted(root: Path, limit: str, expected: str) -> N
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(expected), done.stdout
+    assert ("sysctl fs.inotify.max_user_watches=" in done.stdout) == (expected == "True")
 
 
 def test_arrivals_in_an_inbox(dog: Watchdog, tmp_path: Path) -> None:
@@ -367,3 +368,68 @@ def test_latency_is_printed(dog: Watchdog, root: Path, capsys: pytest.CaptureFix
     took.sort()
     with capsys.disabled():
         print(f"\nwatch latency: median {took[25]:.2f} ms, p95 {took[47]:.2f} ms, max {took[-1]:.2f} ms")
+
+
+def test_what_happened_until_the_end_is_told(dog: Watchdog, root: Path) -> None:
+    for _ in range(20):
+        seen: list[Sighting] = []
+        watch = dog.watch(str(root), in_scope, seen.append)
+        subprocess.run(["sh", "-c", "echo x > stray; rm stray"], cwd=root, check=True)
+        watch.settle()
+        watch.stop()
+        assert seen == [Sighting(b"stray", "created")]
+        assert not watch.incomplete
+    assert not list(root.glob(".orchgit*"))
+
+
+def test_a_flood_is_cut_short_and_admitted(dog: Watchdog, root: Path) -> None:
+    seen = Seen()
+    watch = dog.watch(str(root), in_scope, seen)
+    for i in range(MAX_SIGHTINGS + 50):
+        (root / f"f{i}").write_text("x")
+    seen.until(lambda all: len(all) == MAX_SIGHTINGS)
+    end = time.monotonic() + 10
+    while not watch.incomplete and time.monotonic() < end:
+        time.sleep(0.01)
+    assert watch.reasons == (f"more than {MAX_SIGHTINGS} paths outside the scope were touched",)
+    watch.settle()
+    with pytest.raises(queue.Empty):
+        seen._queue.get(timeout=0.2)
+
+
+def test_on_an_upper_directory_what_was_below_is_modified(dog: Watchdog, root: Path, tmp_path: Path) -> None:
+    """A real overlay, mounted where the kernel lets a user namespace do it."""
+    upper, work, at = (tmp_path / name for name in ("upper", "ovl", "at"))
+    for folder in (upper, work, at):
+        folder.mkdir()
+    seen = Seen()
+    watch = dog.watch(str(upper), in_scope, seen, lowers=[str(root)])
+    options = f"lowerdir={root},upperdir={upper},workdir={work},userxattr"
+    script = (
+        f"mount -t overlay overlay -o {options} {at} && cd {at} && echo more >> README.md && "
+        "echo new > docs/new.md && rm docs/out.md && chmod +x docs/deep/er/x.md && echo more >> app/in.py"
+    )
+    done = subprocess.run(["unshare", "-Urm", "sh", "-c", script], capture_output=True, text=True, check=False)
+    if "mount" in done.stderr or "unshare" in done.stderr:
+        pytest.skip(f"no overlay in a user namespace here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    watch.settle()
+    found = {s.path: s.kind for s in seen.until(lambda all: len(all) >= 4)}
+    assert found == {
+        b"README.md": "modified", b"docs/new.md": "created", b"docs/out.md": "deleted",
+        b"docs/deep/er/x.md": "modified",
+    }  # fmt: skip
+    assert not watch.incomplete, watch.reasons
+
+
+def test_an_instance_limit_says_what_to_raise(root: Path) -> None:
+    """In a user namespace with a limit of its own: as many instances as others have already, which is none."""
+    command = ["unshare", "-U", "-r", "sh", "-c", 'echo 0 >/proc/sys/user/max_inotify_instances && exec "$@"', "sh"]
+    done = subprocess.run(
+        [*command, sys.executable, "-c", _LIMITED, str(root)], capture_output=True, text=True, check=False
+    )
+    if "unshare" in done.stderr or "Permission" in done.stderr:
+        pytest.skip(f"no user namespace with a limit of its own here: {done.stderr}")
+    assert done.stdout.startswith("True"), done.stderr
+    assert "sysctl fs.inotify.max_user_instances=" in done.stdout
+    assert "the gate does not depend on it" in done.stdout

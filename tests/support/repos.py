@@ -9,6 +9,7 @@ import hashlib
 import os
 import stat
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +19,7 @@ from orchgit.agent_run import confined
 from orchgit.git import cells, gate
 from orchgit.git.door import Door
 from orchgit.process import Ended
-from orchgit.sandbox import Level, Sandbox, best
+from orchgit.sandbox import Furnished, Level, Sandbox, best
 
 WHEN = "1767225600 +0000"
 ENV = {
@@ -149,7 +150,9 @@ def snapshot(folder: Path, *skip: str) -> dict[str, tuple[int, str]]:
 
 
 def sandbox() -> tuple[Sandbox, Level]:
-    return best(allow_unsandboxed=True)
+    """The best there is, in which the repositories of a test stay readable: they lie below /tmp."""
+    way, level = best(allow_unsandboxed=True)
+    return Furnished(way, level, readable=(os.path.realpath(tempfile.gettempdir()),)), level
 
 
 def work(cell: cells.Cell, script: str) -> Ended:
@@ -169,14 +172,14 @@ def worked(cell: cells.Cell, script: str) -> str:
 def harvested(cell: cells.Cell, start: str) -> Ended:
     """What the harvest prints, as the engine runs it."""
     cells.reopen(cell)
-    launch = confined(sandbox()[0], cell, (str(cell.git),))
+    launch = confined(sandbox()[0], cell, (str(cell.top),), mounted=False)
     return launch(cells.harvest_argv(cell, start)).finish(deadline_s=60, output_cap=gate.MAX_PACK)
 
 
 def taken(door: Door, cell: cells.Cell, start: str) -> gate.Snapshot:
     ended = harvested(cell, start)
     assert ended.returncode == 0, ended.stderr.decode(errors="replace")
-    return gate.admit(door, ended.stdout, start)
+    return gate.admit(door, ended.stdout, start, WHEN)
 
 
 def files_of(repo: Repo, tree: str) -> dict[bytes, tuple[str, str]]:

@@ -1,0 +1,119 @@
+"""An audit of one run: finds the log, asks the laws, and, if told to, runs the recorded checks again.
+
+From the run's directory on its machine, else from what was published and fetched. The log may be anybody's: nothing it
+says is run outside a sandbox, and no path or setting of it is used.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from orchgit.core import events as e
+from orchgit.core.audit import Found, Reading, Result, Told, anchors, judge, read, split
+from orchgit.core.errors import Kind, OrchgitError
+from orchgit.eventlog import Store, all_runs
+from orchgit.git.door import Door
+from orchgit.git.facts import RUNS, GitFacts, Verify
+
+RERUN = "Checks pass again on the trees that landed, here and now."
+
+
+class Audit:
+    """Use as a context."""
+
+    def __init__(self, common: Path, name: str, verify: Verify | None = None) -> None:
+        self._door = Door(common, object_format(common))
+        self._common, self._verify = common, verify
+        try:
+            self.run, self._store = _choose(common, self._door, name)
+        except BaseException:
+            self._door.close()
+            raise
+
+    def __enter__(self) -> Audit:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._door.close()
+
+    def judge(self, *, rerun: bool = False) -> Told:
+        facts = GitFacts(self._door, self.run, self._store.path if self._store else None, self._verify)
+        source = "the run's directory"
+        data = self._store.events.read_bytes() if self._store else None
+        if data is None:
+            source, data = f"{RUNS}{self.run}, as it was published", facts.log() or b""
+        lines, tail = split(data)
+        reading = read(self.run, lines, tail)
+        results = judge(reading, facts)
+        if rerun:
+            results.append(self._rerun(reading, results))
+        return Told(self.run, source, reading, tuple(results), anchors(reading, facts))
+
+    def _rerun(self, reading: Reading, results: list[Result]) -> Result:
+        """Only of a log that is in order; with this repository's own settings, not with those that the log names."""
+        done = Result("checks.rerun", RERUN, "pass")
+        if any(r.verdict == "violation" for r in results):
+            return replace(done, verdict="inconclusive", why="nothing was run: the log is not in order")
+        try:
+            failed = tuple(self._fails(reading))
+        except OrchgitError as error:
+            return replace(done, verdict="inconclusive", why=f"{error.what}: {error.why}")
+        return replace(done, verdict="violation" if failed else "pass", found=failed)
+
+    def _fails(self, reading: Reading) -> Iterator[Found]:
+        from orchgit import effects
+        from orchgit.config import Config, load, state_home
+        from orchgit.git.user import discover
+        from orchgit.sandbox import best
+
+        repo = discover(self._common if self._common.name != ".git" else self._common.parent)
+        config = load(repo.root, os.environ)
+        sandbox, _ = best(allow_unsandboxed=False)
+        home = state_home(Config(), os.environ)
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=home, prefix="audit-") as folder:
+            for event in reading.events:
+                body = event.body
+                if not isinstance(body, e.ChecksPassed) or body.tree not in _landed(reading):
+                    continue
+                commands = tuple(r.command for r in body.results)
+                place = Path(folder) / f"checks-{event.seq}"
+                for checked in effects.run_checks(self._door, repo, config, sandbox, place, body.tree, commands):
+                    if not checked.passed:
+                        where = f"event {event.seq}, tree {body.tree}"
+                        yield Found(where, f"{checked.command!r} passed then, and now: {checked.why}")
+
+
+def _landed(reading: Reading) -> set[str]:
+    return {ev.body.tree for ev in reading.events if isinstance(ev.body, e.MergePrepared)}
+
+
+def object_format(common: Path) -> str:
+    """Of the repository, from its own configuration: the log's word is not taken for it."""
+    try:
+        text = (common / "config").read_text("utf-8", "replace").lower().replace(" ", "").replace("\t", "")
+    except OSError:
+        return "sha1"
+    return "sha256" if "objectformat=sha256" in text else "sha1"
+
+
+def _choose(common: Path, door: Door, name: str) -> tuple[str, Store | None]:
+    """A run by its name or the beginning of it, the newest without one; with its directory, where that is here."""
+    here: dict[str, Store | None] = dict.fromkeys(
+        line.removeprefix(RUNS)
+        for line in door.run("for-each-ref", "--format=%(refname)", RUNS, refs=True).decode().split()
+    )
+    here |= {store.run: store for store in all_runs(common)}
+    if not here:
+        raise OrchgitError(
+            Kind.USAGE, "there is no run in this repository", "", "orchgit fetch, or orchgit start ISSUE.md"
+        )
+    matching = [name] if name in here else sorted(run for run in here if run.startswith(name))
+    if name and len(matching) != 1:
+        what = f"{name!r} names {len(matching)} runs" if matching else f"there is no run {name!r}"
+        raise OrchgitError(Kind.USAGE, what, f"runs here: {', '.join(sorted(here)[-5:])}", "orchgit status")
+    return matching[-1], here[matching[-1]]
