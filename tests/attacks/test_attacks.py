@@ -30,7 +30,9 @@ def cases() -> Iterator[ParameterSet]:
     for attack in ATTACKS.values():
         for level in LEVELS:
             quick = level == "none" or (attack.needs and level == next(iter(LEVELS)))
-            marks = () if quick and not attack.slow else pytest.mark.slow
+            marks = [] if quick and not attack.slow else [pytest.mark.slow]
+            if attack.known:
+                marks.append(pytest.mark.xfail(strict=True, reason=attack.known))
             yield pytest.param(attack.id, level, marks=marks, id=f"{attack.id}-{level}")
 
 
