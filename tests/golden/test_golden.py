@@ -71,14 +71,19 @@ def judged(golden: Golden, data: bytes) -> str:
 @each
 def test_cut_anywhere_it_is_not_taken_for_whole(golden: Golden) -> None:
     """In the middle of a line: doubt. Between two: a log of a shorter past, which only git can tell from the whole."""
-    for at in sample(range(len(golden.data)), 30):
-        cut = golden.data[:at]
-        if at == 0:
-            assert judged(golden, cut) == "violation"
-        elif cut.endswith(b"\n"):
-            assert judged(golden, cut) in ("pass", "inconclusive")
-        else:
-            assert judged(golden, cut) == "inconclusive" if cut.count(b"\n") else "violation", at
+    data, rng = golden.data, Random(5)
+    start = 0
+    for number, line in enumerate(golden.lines):
+        # What is judged depends on the whole lines alone, and on whether anything follows them.
+        for at in range(start + 1, start + len(line) + 1):
+            lines, tail = split(data[:at])
+            assert len(lines) == number, at
+            assert tail, at
+        if number in sample(range(len(golden.lines)), 12):
+            cut = data[: rng.randint(start + 1, start + len(line))]
+            assert judged(golden, cut) == ("inconclusive" if number else "violation"), number
+            assert judged(golden, data[:start]) == ("pass" if number else "violation"), number
+        start += len(line) + 1
 
 
 @each
