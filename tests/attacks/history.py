@@ -130,21 +130,20 @@ CONFIGS: list[Attack] = [
     config("config-python-rc", what="Python start-up files in HOME and in the work tree", how=LITTLE +
            "d=$HOME/.local/lib/python3.11/site-packages; mkdir -p $d; echo \"import os; os.system('$MARK')\" >$d/usercustomize.py;"
            " cp $d/usercustomize.py src/api/git.py"),
-    config("stop-harvest", what="stop the harvest by a signal from a filter", answer=DETECTED, rule="too slow", patience_s=2,
-           by="deadline of the harvest",
-           how=LITTLE + "git config filter.x.clean 'kill -STOP $PPID; cat'; mkdir -p ../git/info; echo '* filter=x' >../git/info/attributes"),
-    config("kill-harvest", what="kill the harvest from a filter", answer=DETECTED, rule="packed", by="harvest",
-           how=LITTLE + "git config filter.x.clean 'kill -9 $(cut -d\" \" -f4 /proc/$PPID/stat)'; mkdir -p ../git/info;"
+    config("stop-harvest", what="stop the harvest by a signal from a filter", answer=CONTAINED,
+           by="harvest: not its configuration", how=LITTLE + "git config filter.x.clean 'kill -STOP $PPID; cat'; mkdir -p ../git/info; echo '* filter=x' >../git/info/attributes"),
+    config("kill-harvest", what="kill the harvest from a filter", answer=CONTAINED,
+           by="harvest: not its configuration", how=LITTLE + "git config filter.x.clean 'kill -9 $(cut -d\" \" -f4 /proc/$PPID/stat)'; mkdir -p ../git/info;"
            " echo '* filter=x' >../git/info/attributes"),
     config("hang-harvest", what="git's configuration as a pipe that nobody writes to", answer=DETECTED, rule="too slow",
            patience_s=2, by="deadline of the harvest",
            how=LITTLE + "mkfifo $TMPDIR/p; rm ../git/config; ln -s $TMPDIR/p ../git/config"),
-    config("write-into-harvest", what="write into the harvest's own output from a filter", answer=DETECTED, rule="", by="admit",
-           how=LITTLE + "git config filter.x.clean 'for p in $(ls /proc | grep \"^[0-9]\"); do for f in 1 10 11; do"
+    config("write-into-harvest", what="write into the harvest's own output from a filter", answer=CONTAINED,
+           by="harvest: not its configuration", how=LITTLE + "git config filter.x.clean 'for p in $(ls /proc | grep \"^[0-9]\"); do for f in 1 10 11; do"
            " [ -p /proc/$p/fd/$f ] && echo 0000000000000000000000000000000000000000 >/proc/$p/fd/$f; done; done 2>/dev/null; cat';"
            " mkdir -p ../git/info; echo 'honest.py filter=x' >../git/info/attributes"),
     config("lie-in-filter", what="a filter that gives git other content than is in the file", answer=CONTAINED,
-           by="what git was given is what is judged",
+           by="harvest: not its configuration",
            how=LITTLE + "git config filter.x.clean 'echo other'; mkdir -p ../git/info; echo 'honest.py filter=x' >../git/info/attributes"),
 ]  # fmt: skip
 
@@ -234,63 +233,74 @@ def pack(*objects, count=None, tail=b""):
     return body + hashlib.sha1(body).digest() + tail
 def name(kind, data):
     return hashlib.sha1(kind + b" %d\\0" % len(data) + data).hexdigest()
-def say(*lines, data=b""):
-    sys.stdout.buffer.write(b"".join(line.encode("utf-8", "surrogateescape") + b"\\n" for line in lines) + data)
+def say(head, *entries, data=b""):
+    listing = b"".join(entry.encode("utf-8", "surrogateescape") + b"\\0" for entry in entries)
+    head = head.encode("utf-8", "surrogateescape")
+    sys.stdout.buffer.write(head + b"\\n%d\\n" % len(listing) + listing + data)
 blob = b"evil\\n"
 leaf = b"100644 README.md\\0" + bytes.fromhex(name(b"blob", blob))
 text = b"tree " + name(b"tree", leaf).encode() + b"\\nparent " + start.encode() + b"\\nauthor " + WHO + b"\\ncommitter " + WHO + b"\\n\\nx\\n"
 c, t = name(b"commit", text), name(b"tree", leaf)
 good = [(1, text), (2, leaf), (3, blob)]
+readme = "100644 " + name(b"blob", blob) + "\\tREADME.md"
 """
 FORGED: list[Attack] = [
     forged(f"lie-{key}", what=what, harvest=LIE + lie, rule=rule)
     for key, what, lie, rule in (
-        ("out-of-scope", "a sound snapshot that changes a file out of scope", "say(c, t, start, data=pack(*good))", "outside"),
+        ("out-of-scope", "a sound snapshot that changes a file out of scope", "say(c, readme, data=pack(*good))", "outside"),
+        ("gone", "a sound snapshot without a directory out of scope", "say(start, '-src')", "outside"),
+        ("all-gone", "say of everything that it is gone", "say(start, '-src', '-README.md', '-')", "outside"),
         ("silent", "print nothing", "pass", "no snapshot"),
         ("rubbish", "print rubbish", "say('evil', 'evil', 'evil')", "no snapshot"),
-        ("options", "ids that are options", "say('--output=/tmp/evil', t, start, data=pack(*good))", "no snapshot"),
-        ("revision", "ids that are expressions", "say(c + '^{/x}', t, start, data=pack(*good))", "no snapshot"),
-        ("upper-case", "ids in capital letters", "say(c.upper(), t, start, data=pack(*good))", "no snapshot"),
-        ("newline", "an id with a line more in it", "say(c + '\\r', t, start, data=pack(*good))", "no snapshot"),
-        ("two-questions", "an id and a second question to git", "say(c + ' ' + c, t, start, data=pack(*good))", "no snapshot"),
-        ("sha256", "an id of another length", "say('a' * 64, t, start, data=pack(*good))", ""),
-        ("other-tree", "another tree than its commit's", "say(c, 'a' * 40, start, data=pack(*good))", "not a commit of the tree"),
-        ("tree-as-commit", "a tree for a commit", "say(t, t, start, data=pack(*good))", "not a commit of the tree"),
-        ("no-pack", "the ids, and no objects", "say(c, t, start)", "refused"),
-        ("empty-pack", "the ids, and an empty pack", "say(c, t, start, data=pack())", "refused"),
-        ("cut-pack", "half of a pack", "say(c, t, start, data=pack(*good)[:-30])", "refused"),
+        ("rubbish-entry", "a sound HEAD and rubbish", "say(c, 'evil', data=pack(*good))", "no snapshot"),
+        ("options", "ids that are options", "say('--output=/tmp/evil', readme, data=pack(*good))", "no snapshot"),
+        ("revision", "ids that are expressions", "say(c + '^{/x}', readme, data=pack(*good))", "no snapshot"),
+        ("upper-case", "ids in capital letters", "say(c.upper(), readme, data=pack(*good))", "no snapshot"),
+        ("newline", "an id with a line more in it", "say(c + '\\r', readme, data=pack(*good))", "no snapshot"),
+        ("two-questions", "an id and a second question to git", "say(c + ' ' + c, readme, data=pack(*good))", "no snapshot"),
+        ("two-ids", "an entry with two ids", "say(c, readme.replace(' ', ' ' + c + ' '), data=pack(*good))", "no snapshot"),
+        ("sha256", "an id of another length", "say('a' * 64, readme, data=pack(*good))", ""),
+        ("length", "a listing that is longer than the output", "print(c + '\\n999999')", "no snapshot"),
+        ("mode", "an entry with the mode of a directory",
+         "say(c, '40000 ' + t + '\\tsrc/api', data=pack(*good))", "no snapshot"),
+        ("tree-as-file", "a tree for a file", "say(c, '100644 ' + t + '\\tsrc/api/x', data=pack(*good))", "another kind"),
+        ("no-such-file", "a file that is not there", "say(start, '100644 ' + 'a' * 40 + '\\tsrc/api/x')", "another kind"),
+        ("tree-as-commit", "a tree for a commit", "say(t, readme, data=pack(*good))", ""),
+        ("dot-git", "a file in a .git directory",
+         "say(c, readme.replace('README.md', 'src/api/.git/config'), data=pack(*good))", "not a name"),
+        ("dot-dot", "a name that leads upward", "say(c, readme.replace('README.md', 'src/api/../x'), data=pack(*good))",
+         "not a name"),
+        ("nested", "a name of a thousand directories",
+         "say(c, readme.replace('README.md', 'src/api' + '/d' * 1000), data=pack(*good))", "nested too deep"),
+        ("no-pack", "the ids, and no objects", "say(c, readme)", "refused"),
+        ("empty-pack", "the ids, and an empty pack", "say(c, readme, data=pack())", "refused"),
+        ("cut-pack", "half of a pack", "say(c, readme, data=pack(*good)[:-30])", "refused"),
         ("flipped-pack", "a pack with one byte changed",
-         "p = bytearray(pack(*good)); p[20] ^= 1; say(c, t, start, data=bytes(p))", "refused"),
-        ("wrong-sum", "a pack with another check sum", "say(c, t, start, data=pack(*good)[:-1] + b'x')", "refused"),
-        ("tail", "something after the pack", "say(c, t, start, data=pack(*good, tail=b'evil'))", "refused"),
-        ("count", "a pack that claims four thousand million objects", "say(c, t, start, data=pack(*good, count=0xFFFFFFFF))",
+         "p = bytearray(pack(*good)); p[20] ^= 1; say(c, readme, data=bytes(p))", "refused"),
+        ("wrong-sum", "a pack with another check sum", "say(c, readme, data=pack(*good)[:-1] + b'x')", "refused"),
+        ("tail", "something after the pack", "say(c, readme, data=pack(*good, tail=b'evil'))", "refused"),
+        ("count", "a pack that claims four thousand million objects", "say(c, readme, data=pack(*good, count=0xFFFFFFFF))",
          "refused"),
-        ("missing", "a pack without the file that its tree names", "say(c, t, start, data=pack(*good[:2]))", "refused"),
-        ("bad-delta", "a pack with a delta on an object of the user's", "say(c, t, start, data=pack((7, b'x' * 20), *good))",
+        ("missing", "a pack without the file that its tree names", "say(c, readme, data=pack(*good[:2]))", "refused"),
+        ("bad-delta", "a pack with a delta on an object of the user's", "say(c, readme, data=pack((7, b'x' * 20), *good))",
          "refused"),
-        ("bad-type", "a pack with an object of no type", "say(c, t, start, data=pack((0, b'x'), *good))", "refused"),
-        ("signal", "die by a signal in the middle", "say(c, t); sys.stdout.flush(); os.kill(os.getpid(), 9)", "packed"),
-        ("exit-code", "all of it, and an exit code", "say(c, t, start, data=pack(*good)); sys.stdout.flush(); os._exit(3)",
+        ("bad-type", "a pack with an object of no type", "say(c, readme, data=pack((0, b'x'), *good))", "refused"),
+        ("signal", "die by a signal in the middle", "say(c, readme); sys.stdout.flush(); os.kill(os.getpid(), 9)", "packed"),
+        ("exit-code", "all of it, and an exit code", "say(c, readme, data=pack(*good)); sys.stdout.flush(); os._exit(3)",
          "packed"),
     )
 ]  # fmt: skip
 FORGED += [
     forged("lie-bomb", what="a file of 200 MB in a pack of 200 KB", rule="bytes, at most",
-           harvest=LIE + "big = bytes(200_000_000); leaf = b'100644 a\\0' + bytes.fromhex(name(b'blob', big))\n"
-           "inner = b'40000 api\\0' + bytes.fromhex(name(b'tree', leaf))\n"
-           "import subprocess\n"
-           "def entries(rev): return subprocess.check_output(['git', '--git-dir', git_dir, 'cat-file', 'tree', rev])\n"
-           "api = entries(start + ':src/api'); new = b'100644 A0\\0' + bytes.fromhex(name(b'blob', big)) + api\n"
-           "src = entries(start + ':src').replace(bytes.fromhex(name(b'tree', api)), bytes.fromhex(name(b'tree', new)))\n"
-           "root = entries(start + ':').replace(bytes.fromhex(name(b'tree', entries(start + ':src'))), bytes.fromhex(name(b'tree', src)))\n"
-           "text = text.replace(t.encode(), name(b'tree', root).encode())\n"
-           "say(name(b'commit', text), name(b'tree', root), start, data=pack((1, text), (2, root), (2, src), (2, new), (3, big)))"),
-    forged("lie-user-commit", what="name a private commit of the user's as its work", rule="outside",
+           harvest=LIE + "big = bytes(200_000_000)\n"
+           "say(start, '100644 ' + name(b'blob', big) + '\\tsrc/api/big', data=pack((3, big)))"),
+    forged("lie-user-commit", what="name a private commit of the user's as its HEAD, and a file of it as its work", rule="outside",
            before="git checkout -q private && echo p >p && git add p && git commit -qm p && git checkout -q main",
            harvest=LIE + "import subprocess\n"
-           "user = open(git_dir + '/objects/info/alternates').read().strip().strip('\"').removesuffix('/objects')\n"
-           "ask = lambda r: subprocess.check_output(['git', '--git-dir', user, 'rev-parse', r], text=True).strip()\n"
-           "say(ask('private'), ask('private^{tree}'), start, data=pack())"),
+           "ask = lambda *a: subprocess.check_output(['git', '--git-dir', git_dir, 'cat-file', *a], text=True)\n"
+           "commits = [l.split()[0] for l in ask('--batch-all-objects', '--batch-check').splitlines() if ' commit ' in l]\n"
+           "private = next(c for c in commits if ask('commit', c).endswith('\\n\\np\\n'))\n"
+           "say(private, '100644 ' + name(b'blob', b'p\\n') + '\\tp')"),
 ]  # fmt: skip
 
 ATTACKS = [*COMMANDS, *CONFIGS, *OBJECTS, *FORGED]
