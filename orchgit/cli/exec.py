@@ -110,6 +110,13 @@ class _Exec:
 
         if level and level not in SANDBOXES:
             raise OrchgitError(Kind.USAGE, f"there is no level {level!r}", f"there are: {', '.join(SANDBOXES)}")
+        if level == "none" and not allow_unsandboxed:
+            raise OrchgitError(
+                Kind.UNAVAILABLE,
+                "level none stops it from nothing",
+                "",
+                "with --allow-unsandboxed it runs all the same",
+            )
         self.way, self.level = best(allow_unsandboxed, level)
         if network not in ("none", "loopback", "open"):
             raise OrchgitError(Kind.USAGE, f"--network {network!r} is not known", "none, loopback or open")

@@ -21,6 +21,7 @@ QUIET = frozenset(
     {
         "cell.requested", "cell.removal_requested", "cell.removed", "agent.requested", "gate.requested",
         "salvage.requested", "merge.prepared", "merge.built", "merge.requested", "agent.started",
+        "log.checkpointed",
     }
 )  # fmt: skip
 LOUD = frozenset(
@@ -52,7 +53,8 @@ class Screen:
     def event(self, run: Run, event: e.Event) -> None:
         with self._lock:
             self._run = run
-            if self._verbose or event.body.type not in QUIET:
+            unpublished = isinstance(event.body, e.LogCheckpointed) and event.body.why
+            if self._verbose or unpublished or event.body.type not in QUIET:
                 refused = isinstance(event.body, e.AgentExited) and event.body.refused
                 mark = "! " if event.body.type in LOUD or refused else "  "
                 self._print(f"{event.time[11:19]} {mark}{say(event)}")

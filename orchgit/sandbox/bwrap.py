@@ -6,7 +6,7 @@ namespace of his own. Under an outer keeper, which mounts the overlay, supervise
 drops rights and execs the program.
 
 What a plain `bwrap --ro-bind / /` gives away, and this must not: as root and without `--cap-drop ALL` it can be left
-by a remount. It must never mount what an agent could have made a symbolic link of: the inner keeper looks (`real`).
+by a remount. It must never mount what an agent could have made a symbolic link of: both keepers look (`real`).
 A program that a signal ended has exit status 128 and the signal's number: bwrap says no more.
 """
 
@@ -83,7 +83,7 @@ def private() -> list[str]:
 
 def needed() -> list[str]:
     """What has to stay readable wherever it lies: the interpreter, this package's programs, those on PATH."""
-    paths = [sys.prefix, sys.base_prefix, os.path.dirname(KEEPER[0]), str(Path(KEEPER[-1]).parents[1])]
+    paths = [sys.prefix, sys.base_prefix, os.path.dirname(KEEPER[0]), os.path.dirname(KEEPER[-1])]
     hiding = private()
     for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
         folder = os.path.normpath(folder)
@@ -146,7 +146,7 @@ class Bwrap:
             ", ".join(detail),
             prevented=True,
             networks=("none", "loopback", "open"),
-            datagrams=True,
+            udp=True,
             abstract=True,
             signals=True,
             secrets=True,
@@ -162,12 +162,13 @@ class Bwrap:
         path, flags, _ = bwrap
         # A loopback of its own it has whenever the network is cut; "none" leaves not even sockets for it.
         network: Network = "none" if confinement.network == "none" else "open"
+        granted = (*confinement.writable, confinement.tmp)
         inner = inner_argv(
             argv,
             landlock=self.rules(confinement),
             network=network,
             limits=[(name, most) for name, most in confinement.limits if name not in COUNTED],
-            real=(*confinement.writable, confinement.tmp),
+            real=granted,
         )
         cut = ["--unshare-net"] * (confinement.network != "open")
         return keeper_argv(
@@ -175,6 +176,7 @@ class Bwrap:
             landlock=None,
             limits=[(name, most) for name, most in confinement.limits if name in COUNTED],
             overlay=confinement.overlay,
+            real=granted,
             deaf=True,
         )
 

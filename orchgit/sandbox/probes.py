@@ -30,7 +30,8 @@ DEADLINE_S = 20.0
 # The field of Level that promises it (one that it has not got promises nothing); "keeper": holds at every level; "":
 # no level promises it.
 Promise = Literal[
-    "prevented", "attributes", "signals", "limits", "secrets", "sockets", "network", "udp", "priority", "keeper", ""
+    "prevented", "attributes", "signals", "limits", "secrets", "sockets", "network", "datagrams", "abstract", "keeper",
+    "",
 ]  # fmt: skip
 
 
@@ -69,7 +70,8 @@ def promised(probe: Probe, level: Level) -> bool:
 
 
 # At hand: all of os; cell, tmp, outside, victim (a file in outside), engine (a process id), secret (a file), the ports
-# tcp and udp, the addresses unix and abstract, shm (a key), fd (a descriptor of the engine's, open for writing).
+# tcp and udp, the addresses unix (in /tmp) and abstract, pty (a terminal), shm (a key),
+# fd (a descriptor of the engine's, open for writing).
 PRELUDE = r"""
 import ctypes, errno, signal, struct, sys
 from os import *
@@ -193,7 +195,7 @@ PROBES: tuple[Probe, ...] = (
           "open('/proc/sysrq-trigger', O_WRONLY)", False, False),
     Probe("kmsg", "devices", "open the kernel's log for writing (root)", _W,
           "open('/dev/kmsg', O_WRONLY)", False, False),
-    Probe("terminal", "devices", "open a pseudo-terminal", _W, "open('/dev/ptmx', O_RDWR | O_NOCTTY)", False, False),
+    Probe("terminal", "devices", "open the terminal that the user works in", _W, "open(pty, O_RDWR | O_NOCTTY)"),
     Probe("tiocsti", "devices", "type into the user's terminal", "keeper",
           "import fcntl\nfor f in (0, 1, 2):\n"
           "    if isatty(f): fcntl.ioctl(f, 0x5412, b'\\n'); break\n"
@@ -225,15 +227,17 @@ PROBES: tuple[Probe, ...] = (
           "open(f'/proc/{engine}/oom_score_adj', O_WRONLY)"),
     Probe("prlimit", "processes", "set a resource limit of the engine", "limits",
           "import resource\nresource.prlimit(engine, 7, resource.prlimit(engine, 7))"),
-    Probe("priority", "processes", "take the engine's priority away", "priority",
+    Probe("priority", "processes", "take the engine's priority away", "limits",
           "setpriority(PRIO_PROCESS, engine, 19)"),
-    Probe("affinity", "processes", "bind the engine to one processor", "priority",
+    Probe("affinity", "processes", "bind the engine to one processor", "limits",
           "sched_setaffinity(engine, sched_getaffinity(engine))"),
-    Probe("scheduler", "processes", "let the engine run only when nothing else does", "priority",
+    Probe("scheduler", "processes", "let the engine run only when nothing else does", "limits",
           "sched_setscheduler(engine, SCHED_IDLE, sched_param(0))"),
-    Probe("io-priority", "processes", "let the engine write only when nothing else does", "priority",
+    Probe("io-priority", "processes", "let the engine write only when nothing else does", "limits",
           "syscall(30 if arm else 251, 1, engine, 3 << 13)"),
-    Probe("keeper-memory", "processes", "open the memory of the program that keeps it", _W,
+    # At bwrap its keeper is confined as it is itself, and holds nothing that it has not got.
+    Probe("keeper-memory", "processes", "open the memory of the program that keeps it", "",
+          "if 'keeper.py' not in io_open(f'/proc/{getppid()}/cmdline').read(): raise OSError(errno.ESRCH, 'unseen')\n"
           "open(f'/proc/{getppid()}/mem', O_RDWR)", False, False),
     Probe("daemon", "processes", "leave a daemon behind that works on", "keeper",
           "import time\nif fork() == 0:\n    setsid()\n    if fork() == 0:\n"
@@ -254,11 +258,14 @@ PROBES: tuple[Probe, ...] = (
     # ---- shared memory and the like
     Probe("sysv-memory", "ipc", "attach to shared memory of another program of the user's", "limits",
           "c(libc.shmget, shm, 0, 0)"),
-    Probe("posix-memory", "ipc", "make shared memory that other programs see", _W, "touch(shm_name)"),
-    Probe("abstract-socket", "ipc", "connect to an abstract socket of the user's", "signals",
+    Probe("posix-memory", "ipc", "make shared memory that other programs see", _W,
+          "put(shm_name, O_WRONLY | O_CREAT)", True, False),
+    Probe("abstract-socket", "ipc", "connect to an abstract socket of the user's", "abstract",
           "import socket; socket.socket(socket.AF_UNIX).connect(abstract)"),
     Probe("socket-file", "ipc", "connect to a socket file of the user's (docker, ssh-agent, dbus)", "sockets",
           "import socket; socket.socket(socket.AF_UNIX).connect(unix)"),
+    Probe("socket-elsewhere", "ipc", "the same where no level looks for one", "",
+          "import socket; socket.socket(socket.AF_UNIX).connect(outside + '/socket')"),
     Probe("keyring", "ipc", "put a key into the user's keyring", "",
           "k = syscall(217 if arm else 248, b'user', b'orchgit-probe', b'x', 1, -4)\n"
           "syscall(219 if arm else 250, 9, k, -4)", False, False),
@@ -295,7 +302,7 @@ PROBES: tuple[Probe, ...] = (
     Probe("mptcp", "network", "connect by multipath TCP", "network",
           "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262); s.connect(('127.0.0.1', tcp))",
           False, False),
-    Probe("udp-send", "network", "send a UDP packet: a DNS query", "udp",
+    Probe("udp-send", "network", "send a UDP packet: a DNS query", "datagrams",
           "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'marked', ('127.0.0.1', udp))"),
     Probe("raw-socket", "network", "send packets of its own making (root)", _W,
           "import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)", False, False),
@@ -351,7 +358,7 @@ class Lab:
             argv = way.argv(_confinement(root, way), [sys.executable, "-I", "-S", "-c", code])
             ended = start(argv, cwd=str(root / "cell"), env=env, sweeps=True).finish(deadline_s=DEADLINE_S)
             said = ended.stdout.decode(errors="replace").strip()
-            changed = _look(outside) != before
+            changed = _look(outside) != before or os.path.exists(str(job["shm_name"]))
             if probe.id == "udp-send" and said == "done":
                 changed = _arrived(listening)
                 said = said if changed else "refused: it did not arrive"
@@ -378,11 +385,17 @@ class Lab:
         udp = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         udp.bind(("127.0.0.1", 0))
         udp.settimeout(0.2)
-        for key, address in (("unix", f"{outside}/socket"), ("abstract", f"\0{name}")):
+        common = undo.enter_context(tempfile.TemporaryDirectory(prefix="orchgit-probe-", dir="/tmp"))
+        for key, address in (("unix", f"{common}/s"), ("abstract", f"\0{name}"), ("", f"{outside}/socket")):
             server = undo.enter_context(socket.socket(socket.AF_UNIX))
             server.bind(address)
             server.listen()
-            job[key] = address
+            if key:
+                job[key] = address
+        ours, theirs = os.openpty()
+        undo.callback(os.close, ours)
+        undo.callback(os.close, theirs)
+        job["pty"] = os.ttyname(theirs)
         libc = ctypes.CDLL(None)
         key_of = int.from_bytes(os.urandom(3), "big") | 0x40000000
         segment = libc.shmget(ctypes.c_int(key_of), ctypes.c_size_t(4096), 0o1600)

@@ -37,8 +37,7 @@ from orchgit.sandbox import SANDBOXES, Level, sandbox
 from tests.attacks.catalogue import CONTAINED, DETECTED, LANDED, OPEN, PREVENTED, Answer, Attack
 from tests.support import repos, scenario
 
-# Tmpfs, where there is one: a run syncs some forty times, and there is nothing here that must outlive a power cut.
-PLACE = os.environ.get("ORCHGIT_ATTACKS_DIR") or ("/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+PLACE = os.environ.get("ORCHGIT_ATTACKS_DIR")
 SECRET = "CANARY-5ec2e7"
 BASE: dict[str, str | bytes] = {
     **scenario.FILES,
@@ -86,15 +85,26 @@ class Played:
         return told + "\n-- log\n" + "\n".join(f"{ev['type']} {json.dumps(ev['data'])[:300]}" for ev in self.events)
 
 
+@functools.cache
 def levels() -> dict[str, Level]:
     """Those of this machine, by name, none last."""
     probed = {name: sandbox(name).probe() for name in SANDBOXES}
     return {name: level for name, level in probed.items() if isinstance(level, Level)}
 
 
+def _place(level: str) -> str | None:
+    """Tmpfs, where there is one: a run syncs some forty times, and nothing here must outlive a power cut. But
+    bubblewrap has a /dev and a /tmp of its own: a repository there is refused, since its canary can write beside it."""
+    if PLACE:
+        return PLACE
+    if "bwrap" not in level and os.access("/dev/shm", os.W_OK):
+        return "/dev/shm"
+    return "/var/tmp" if os.access("/var/tmp", os.W_OK) else None
+
+
 @contextmanager
-def somewhere() -> Iterator[Path]:
-    made = Path(tempfile.mkdtemp(prefix="orchgit-attack-", dir=PLACE)).resolve()
+def somewhere(level: str) -> Iterator[Path]:
+    made = Path(tempfile.mkdtemp(prefix="orchgit-attack-", dir=_place(level))).resolve()
     try:
         yield made
     finally:
@@ -104,7 +114,7 @@ def somewhere() -> Iterator[Path]:
 @functools.cache
 def _template(process: int) -> Path:
     """A world to copy: made once per process, its git directory included."""
-    root = Path(tempfile.mkdtemp(prefix="orchgit-template-", dir=PLACE)).resolve()
+    root = Path(tempfile.mkdtemp(prefix="orchgit-template-", dir=_place("none"))).resolve()
     import atexit
 
     atexit.register(shutil.rmtree, root, ignore_errors=True)
@@ -141,7 +151,7 @@ class Stage:
         for name, value in {**self.world.env, "ANTHROPIC_API_KEY": SECRET}.items():
             if name not in ("TMPDIR", "GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE", "PYTHONPATH"):
                 monkeypatch.setenv(name, value)
-        monkeypatch.setattr(session, "best", lambda allow: (self.way, self.held))
+        monkeypatch.setattr(session, "best", lambda *_: (self.way, self.held))
 
     # -- the act
 
@@ -187,6 +197,8 @@ class Stage:
         run, store, stopped = self._run(attack)
         parsed = _events(store)
         events = [json.loads(event.line) for event in parsed]
+        # Or all of it would count as prevented.
+        assert not any(ev["type"] == "cell.failed" for ev in events), f"no cell, no attack: {events[-3:]}"
         said = self._said(events, store, attack)
         reported = [*_reported(events), *([f"the engine stopped: {stopped}"] if stopped else [])]
         harm = self._harm(before, run, store, parsed)
@@ -219,7 +231,7 @@ class Stage:
         stopped = ""
         try:
             opened.runner.drive(opened.world)
-        except (OrchgitError, GitError) as error:
+        except (OrchgitError, GitError, AssertionError) as error:  # also what the engine asserts of itself
             stopped = str(error) or getattr(error, "what", "")
         finally:
             opened.close()

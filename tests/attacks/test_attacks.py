@@ -30,14 +30,16 @@ def cases() -> Iterator[ParameterSet]:
     for attack in ATTACKS.values():
         for level in LEVELS:
             quick = level == "none" or (attack.needs and level == next(iter(LEVELS)))
-            marks = () if quick and not attack.slow else pytest.mark.slow
+            marks = [] if quick and not attack.slow else [pytest.mark.slow]
+            if attack.known:
+                marks.append(pytest.mark.xfail(strict=True, reason=attack.known))
             yield pytest.param(attack.id, level, marks=marks, id=f"{attack.id}-{level}")
 
 
 @pytest.mark.parametrize(("id", "level"), cases())
 def test_by_a_worker(id: str, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     attack: Attack = ATTACKS[id]
-    with somewhere() as root:
+    with somewhere(level) as root:
         played = Stage(root, level, monkeypatch).play(attack)
         keep(id, level, played.answer)
         assert played.answer != LANDED, str(played)

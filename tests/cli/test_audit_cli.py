@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -306,6 +307,87 @@ def test_audit_from_a_clone_that_has_the_log(world: World) -> None:
     world.git("config", "core.bare", "false", cwd=clone / ".git")
     shutil.copytree(world.runs, clone / ".git" / "orchgit" / "runs")
     assert "pass          git.merges" in world.run("audit", cwd=clone).out
+
+
+def publish(world: World, where: Path) -> Path:
+    """A clone that has fetched the log, and nothing of the run's directory."""
+    blob = world.git("hash-object", "-w", str(world.log))
+    tree = subprocess.run(
+        ["git", "mktree"], cwd=world.repo, env=world.env, input=f"100644 blob {blob}\tevents.jsonl\n".encode(),
+        capture_output=True, check=True,
+    ).stdout.decode().strip()  # fmt: skip
+    last = world.events()[-1]
+    said = f"Log\n\nOrchgit-Run: {world.name}\nOrchgit-Log: {last['seq']}@sha256:{last['hash']}"
+    ref = f"refs/orchgit/runs/{world.name}"
+    world.git("update-ref", ref, commit_on(world, [], tree, said))
+    world.git("clone", "-q", "--no-local", str(world.repo), str(where))
+    world.git("fetch", "-q", "origin", f"{ref}:{ref}", f"{ref}:refs/orchgit/remotes/origin/{world.name}", cwd=where)
+    world.git("fetch", "-q", "origin", "refs/heads/orchgit/*:refs/heads/orchgit/*", cwd=where)
+    return where
+
+
+def test_from_a_clone_the_log_is_read_from_where_it_was_published(world: World) -> None:
+    clone = publish(world, world.root / "clone")
+    told = world.run("audit", "--json", cwd=clone).json
+    assert told["run"] == world.name
+    assert "as it was published" in told["source"]
+    assert {law["verdict"] for law in told["laws"]} == {"pass"}
+    assert told["unattested"] == 0
+    assert told["attested"]["published"] == told["events"] - 1
+    notes = {law["law"]: law["notes"] for law in told["laws"]}
+    assert "stayed on the machine of the run" in notes["log.blobs"][0]
+    assert "all of it was seen on another machine" in world.run("audit", world.name[:8], cwd=clone).out
+    assert "names 0" not in world.run("audit", "nothing", cwd=clone, code=2).err
+
+
+def test_the_log_here_must_go_on_from_the_one_that_was_published(world: World) -> None:
+    publish(world, world.root / "clone")
+    edit(world, lambda ls: ls[:-1])
+    assert "its tail was cut off" in violations(world)["log.copies"][0]["what"]
+
+
+def test_a_report_to_file(world: World) -> None:
+    n = seq_of(world, "review.reported")
+    text = world.run("audit", "--markdown").out
+    assert text == world.run("audit", "--format", "markdown").out
+    assert text.startswith(f"# Audit of run `{world.name}`: no violation\n")
+    for law in world.run("audit", "--json").json["laws"]:
+        assert f"| `{law['law']}` | pass | {law['strength']} | {law['sentence']} |" in text
+    assert "- *witnessed*: " in text
+    evil = b"</table>|x\\u001b[31m`**"
+    edit(world, lambda ls: chain([*ls[:n], ls[n].replace(b"security-reviewer", evil), *ls[n + 1 :]], n))
+    bad = world.run("audit", "--markdown", code=1).out
+    assert bad.startswith(f"# Audit of run `{world.name}`: VIOLATIONS\n")
+    assert "\x1b" not in bad
+    assert "</table>" not in bad
+
+
+def test_the_checks_again(world: World) -> None:
+    """On the very trees that landed; one that fails now is said, with the event and the command."""
+    told = world.run("audit", "--rerun", "--json").json
+    again = told["laws"][-1]
+    assert (again["law"], again["verdict"], again["strength"]) == ("checks.rerun", "pass", "proved")
+    before = world.log.read_bytes()
+    # As if an engine had lied: the plan's check was another, and is said to have passed.
+    edit(world, lambda ls: ls[: seq_of(world, "merge.prepared")])
+    edit(world, lambda ls: chain([line.replace(b"ls src/api", b"ls src/abc") for line in ls], 0))
+    world.run("audit", "--rerun", code=1)  # the branch says otherwise: nothing is run
+    assert before != world.log.read_bytes()
+
+
+def test_checks_that_pass_no_more(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Here because of what the check looked at outside of the repository."""
+    world = make(tmp_path_factory.mktemp("again"))
+    flag = world.root / "flag"
+    flag.write_text("up\n")
+    book = Book(piece("api", "api-agent", ["src/api/**"], checks=[f"cat {flag}"]))
+    world.start(book.work("api", turn(write("src/api/billing.py", "billing = 1\n"))))
+    flag.unlink()
+    assert world.run("audit").code == 0
+    again = world.run("audit", "--rerun", "--json", code=1).json["laws"][-1]
+    assert (again["law"], again["verdict"]) == ("checks.rerun", "violation")
+    assert "passed then, and now: exit code 1" in again["found"][0]["what"]
+    assert not list((world.root / "state" / "orchgit").glob("audit-*"))
 
 
 # -- replay ----------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def test_no_python_and_no_git_extras() -> None:
 
 def test_what_to_type_exists() -> None:
     told = " ".join(path.read_text() for path in PROGRAMS)
-    named = set(re.findall(r"`orchgit ([a-z-]+)|orchgit: .*: orchgit ([a-z-]+)", told))
+    named = set(re.findall(r"`orchgit ([a-z-]+)|orchgit: to .*: orchgit ([a-z-]+)", told))
     commands = {first or second for first, second in named}
     assert "clean" in commands
     assert commands <= set(COMMANDS) | {"fetch"}

@@ -58,7 +58,7 @@ class GitWorld(World):
 
     def show(self, log: Sequence[e.Event], run: str = RUN) -> None:
         """Refs as they are, and a checkpoint for every merge and the end, as the engine publishes them."""
-        after = [ev.seq for ev in log if isinstance(ev.body, e.MergeDone | e.RunCompleted)]
+        after = [ev.seq for ev in log if isinstance(ev.body, e.MergeDone | e.RunCompleted | e.RunAborted | e.RunFailed)]
         lines = [line + b"\n" for line in lines_of(list(log))]
         refs, last = dict(self.refs), ""
         for seq in after:
