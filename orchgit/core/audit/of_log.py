@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import accumulate
 
 from orchgit.core import events as e
 from orchgit.core.audit.model import Doubt, Facts, Found, Law, Note, Reading, Said, attested, trailers
@@ -49,6 +51,7 @@ def _checkpoints(reading: Reading, facts: Facts) -> Iterator[Said]:
     if reading.unread:
         return
     seen: set[str] = set()
+    ends = list(accumulate(len(event.line) for event in reading.events))  # of each line, in bytes
     for ref, tip in facts.checkpoints().items():
         at, size_above = tip, len(reading.data) + 1
         while at and at not in seen:
@@ -58,12 +61,11 @@ def _checkpoints(reading: Reading, facts: Facts) -> Iterator[Said]:
                 yield Found(f"commit {at}", f"a checkpoint of {ref} that is missing, or holds no log")
                 break
             blob, size = held
-            log = reading.data[:size]
-            if size >= size_above or facts.blob_id(log) != blob:
+            if size >= size_above or facts.blob_id(reading.data[:size]) != blob:
                 yield Found(f"commit {at}", f"{ref}: its log is not the beginning of the one after it")
-            last = log.count(b"\n") - 1
+            last = bisect_left(ends, size)
             named = attested(commit)
-            if named is None or last < 0 or named != (last, reading.events[last].hash):
+            if size not in ends[last : last + 1] or named != (last, reading.events[last].hash):
                 yield Found(f"commit {at}", f"{ref}: it does not name the event that its log ends with")
             if trailers(commit.message).get("Orchgit-Run") != [reading.run.id]:
                 yield Found(f"commit {at}", f"{ref}: it is not of this run")
