@@ -135,7 +135,7 @@ CONFIGS: list[Attack] = [
     config("kill-harvest", what="kill the harvest from a filter", by="harvest: its own git directory and configuration",
            how=LITTLE + "git config filter.x.clean 'kill -9 $(cut -d\" \" -f4 /proc/$PPID/stat)'; mkdir -p ../git/info;"
            " echo '* filter=x' >../git/info/attributes"),
-    config("hang-harvest", what="git's configuration as a pipe that nobody writes to", answer=DETECTED, rule="too slow",
+    config("hang-harvest", what="git's configuration as a pipe that nobody writes to", answer=DETECTED, rule="packed",
            patience_s=2, by="deadline of the harvest",
            how=LITTLE + "mkfifo $TMPDIR/p; rm ../git/config; ln -s $TMPDIR/p ../git/config"),
     config("write-into-harvest", what="write into the harvest's own output from a filter", by="harvest: its own git directory and configuration",
