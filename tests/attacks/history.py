@@ -135,7 +135,7 @@ CONFIGS: list[Attack] = [
     config("kill-harvest", what="kill the harvest from a filter", by="harvest: its own git directory and configuration",
            how=LITTLE + "git config filter.x.clean 'kill -9 $(cut -d\" \" -f4 /proc/$PPID/stat)'; mkdir -p ../git/info;"
            " echo '* filter=x' >../git/info/attributes"),
-    config("hang-harvest", what="git's configuration as a pipe that nobody writes to", answer=DETECTED, rule="too slow",
+    config("hang-harvest", what="git's configuration as a pipe that nobody writes to", answer=DETECTED, rule="packed",
            patience_s=2, by="deadline of the harvest",
            how=LITTLE + "mkfifo $TMPDIR/p; rm ../git/config; ln -s $TMPDIR/p ../git/config"),
     config("write-into-harvest", what="write into the harvest's own output from a filter", by="harvest: its own git directory and configuration",
@@ -293,7 +293,6 @@ FORGED: list[Attack] = [
         ("cut-pack", "half of a pack", "say(entry(api), data=pack((3, blob))[:-10])", "refused"),
         ("flipped-pack", "a pack with one byte changed", "p = bytearray(pack((3, blob))); p[16] ^= 1; say(entry(api), data=bytes(p))", "refused"),
         ("wrong-sum", "a pack with another check sum", "say(entry(api), data=pack((3, blob))[:-1] + b'x')", "refused"),
-        ("tail", "something after the pack", "say(entry(api), data=pack((3, blob), tail=b'evil'))", "refused"),
         ("count", "a pack that claims four thousand million objects", "say(entry(api), data=pack((3, blob), count=0xFFFFFFFF))", "refused"),
         ("bad-delta", "a pack with a delta on what is not there", "say(entry(api), data=pack((7, b'x' * 20), (3, blob)))", "refused"),
         ("bad-type", "a pack with an object of no type", "say(entry(api), data=pack((0, b'x'), (3, blob)))", "refused"),
@@ -303,6 +302,8 @@ FORGED: list[Attack] = [
     )
 ]  # fmt: skip
 FORGED += [
+    forged("lie-tail", what="something after the pack", answer=CONTAINED, by="git reads one pack",
+           harvest=LIE + "say(entry(api), data=pack((3, blob), tail=b'evil'))"),
     forged("lie-user-commit", what="name a private commit of the user's as its history", answer=CONTAINED,
            by="only the list is judged and lands",
            before="git checkout -q private && echo p >p && git add p && git commit -qm p && git checkout -q main",
