@@ -840,8 +840,7 @@ def test_clean_removes_the_branches_and_keeps_the_log(world: World) -> None:
     world.start(simple())
     run = world.name
     world.run("clean", run)
-    assert world.git("for-each-ref", "--format=%(refname)", "refs/heads/orchgit/", "refs/orchgit/") == (
-        f"refs/heads/orchgit/{run}/integration"
-    )
+    left = world.git("for-each-ref", "--format=%(refname)", "refs/heads/orchgit/", "refs/orchgit/").split()
+    assert left == [f"refs/heads/orchgit/{run}/integration", f"refs/orchgit/runs/{run}"]
     assert world.run("log", run).out
     assert world.run("audit", run).code == 0
