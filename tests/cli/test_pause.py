@@ -151,7 +151,7 @@ def test_watch_follows_a_run_to_its_end(world: World) -> None:
     assert "OUT OF SCOPE" in world.said(told)
     assert [json.loads(line)["seq"] for line in world.said(as_json).splitlines()] == list(range(len(world.events())))
     # Of one that is over, the whole story at once.
-    assert "run completed" in world.run("watch").err
+    assert "run completed" in world.run("watch").out
     # Reading, it has changed nothing.
     world.run("audit")
 
