@@ -152,9 +152,8 @@ def immortal() -> None:
     def argv(*args: Any, **kwargs: Any) -> list[str]:
         return [str(made) if word == str(keeper) else word for word in plain(*args, **kwargs)]
 
-    for module in (sandbox, sys.modules["orchgit.sandbox.landlock"]):
-        if hasattr(module, "keeper_argv"):
-            module.keeper_argv = argv  # type: ignore[attr-defined]
+    for module in (sandbox, orchgit.sandbox.landlock):
+        module.keeper_argv = argv  # type: ignore[attr-defined]
 
 
 def same_canary() -> None:

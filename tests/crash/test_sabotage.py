@@ -81,9 +81,10 @@ def outlived(lab: Lab, *without: str) -> list[str]:
     return wrong
 
 
-def test_stopping_of_those_who_outlived_their_engine(lab: Lab) -> None:
-    assert outlived(lab) == []
-    assert any("processes: " in wrong for wrong in outlived(lab, "no_stopping"))
+def test_stopping_of_those_who_outlived_their_engine() -> None:
+    with Lab(outliving=1, without=("immortal",)) as lab:
+        assert outlived(lab) == []
+        assert any("processes: " in wrong for wrong in outlived(lab, "no_stopping"))
 
 
 def moved_under_it(lab: Lab, *without: str) -> tuple[int | None, bool]:

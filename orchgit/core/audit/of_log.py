@@ -102,9 +102,7 @@ def _digests(body: e.Body) -> list[tuple[str, str]]:
 
 def redacted(reading: Reading) -> dict[str, e.Event]:
     """digest -> the event that says it was dropped."""
-    return {
-        getattr(event.body, "digest", ""): event for event in reading.events if event.body.type == "redaction.recorded"
-    }
+    return {ev.body.digest: ev for ev in reading.events if isinstance(ev.body, e.RedactionRecorded)}
 
 
 def _blobs(reading: Reading, facts: Facts) -> Iterator[Said]:
@@ -127,8 +125,24 @@ def _redactions(reading: Reading, facts: Facts) -> Iterator[Said]:
         if facts.blob(digest) == "here":
             yield Found(f"event {event.seq}", f"blob {digest} was redacted, and is here")
         else:
-            why = getattr(event.body, "why", "")
-            yield Note(f"blob {digest} was redacted at event {event.seq} by {event.actor.id}: {why}")
+            assert isinstance(event.body, e.RedactionRecorded)
+            yield Note(f"blob {digest} was redacted at event {event.seq} by {event.actor.id}: {event.body.why}")
+
+
+def _signed(reading: Reading, facts: Facts) -> Iterator[Said]:
+    if reading.run.started is None:
+        return
+    for ref, commit in facts.checkpoints().items():
+        signature, named = facts.signature(commit), attested(facts.commit(commit))
+        if not signature or named is None:
+            continue
+        who = facts.signed(reading.run.started.base, e.checkpoint_statement(reading.run.id, *named), signature)
+        if who is None:
+            yield Doubt(f"the signature of {commit} cannot be checked here")
+        elif not who:
+            yield Found(f"commit {commit}", f"{ref}: signed by no key that the base commit allows, or of another log")
+        else:
+            yield Note(f"{ref}, up to event {named[0]}, is signed by {who}")
 
 
 LAWS = (
@@ -138,6 +152,8 @@ LAWS = (
     Law("log.time", "Time never goes back.", _time, "asserted"),
     Law("log.copies", "Every published copy of the log is the beginning of this one.", _copies, needs_git=True),
     Law("log.checkpoints", "Every checkpoint goes on from the one before it.", _checkpoints, needs_git=True),
+    Law("log.signatures", "Every signed checkpoint is signed by a key that the base commit allows.", _signed,
+        needs_git=True),
     Law("log.blobs", "Every blob that the log names is unchanged, or was redacted.", _blobs, needs_git=True),
     Law("log.redactions", "What was redacted is gone, and the log says who did it and why.", _redactions,
         "witnessed", needs_git=True),
