@@ -133,14 +133,15 @@ CONFIGS: list[Attack] = [
     config("stop-harvest", what="stop the harvest by a signal from a filter", by="harvest: its own git directory and configuration",
            how=LITTLE + "git config filter.x.clean 'kill -STOP $PPID; cat'; mkdir -p ../git/info; echo '* filter=x' >../git/info/attributes"),
     config("kill-harvest", what="kill the harvest from a filter", by="harvest: its own git directory and configuration",
-           how=LITTLE + "git config filter.x.clean 'kill -9 $(cut -d\" \" -f4 /proc/$PPID/stat)'; mkdir -p ../git/info;"
+           how=LITTLE + "git config filter.x.clean 'kill -9 $PPID'; mkdir -p ../git/info;"
            " echo '* filter=x' >../git/info/attributes"),
     config("hang-harvest", what="git's configuration as a pipe that nobody writes to", answer=DETECTED, rule="packed",
            patience_s=2, by="deadline of the harvest",
            how=LITTLE + "mkfifo $TMPDIR/p; rm ../git/config; ln -s $TMPDIR/p ../git/config"),
     config("write-into-harvest", what="write into the harvest's own output from a filter", by="harvest: its own git directory and configuration",
-           how=LITTLE + "git config filter.x.clean 'for p in $(ls /proc | grep \"^[0-9]\"); do for f in 1 10 11; do"
-           " [ -p /proc/$p/fd/$f ] && echo 0000000000000000000000000000000000000000 >/proc/$p/fd/$f; done; done 2>/dev/null; cat';"
+           how=LITTLE + "git config filter.x.clean 'p=$PPID; for i in 1 2 3; do for f in 1 10 11; do"
+           " [ -p /proc/$p/fd/$f ] && echo 0000000000000000000000000000000000000000 >/proc/$p/fd/$f; done; tr \"\\0\" \" \" </proc/$p/cmdline | grep -q harvest && break;"
+           " p=$(cut -d\" \" -f4 /proc/$p/stat); done 2>/dev/null; cat';"
            " mkdir -p ../git/info; echo 'honest.py filter=x' >../git/info/attributes"),
     config("lie-in-filter", what="a filter that gives git other content than is in the file", answer=CONTAINED,
            by="what git was given is what is judged",
