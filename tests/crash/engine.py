@@ -186,7 +186,11 @@ def act_before_request() -> None:
             for event in written:
                 if event.body.kind == "request" and event.seq in self.run.pending:
                     started(self, self.world, event)
-            time.sleep(0.05)  # as long as it takes to have done something that nobody wrote down
+                    at_work = self.log.path / "live" / f"{event.seq}.jsonl"
+                    end = time.monotonic() + 5
+                    # As long as it takes to have done something that nobody wrote down.
+                    while event.body.type == "agent.requested" and not at_work.exists() and time.monotonic() < end:
+                        time.sleep(0.01)
         if held:
             self.log.append(held)
         return written
