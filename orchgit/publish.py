@@ -225,11 +225,11 @@ def heads(door: Door, run: str = "") -> dict[str, list[str]]:
     return found
 
 
-def stores(common: Path, object_format: str = "") -> list[Store]:
+def stores(common: Path, kind: str = "") -> list[Store]:
     """Every run of this repository, with a directory or fetched, newest first."""
     here = all_runs(common)
     known = {s.run for s in here}
-    door = Door(common, object_format or _format(common))
+    door = Door(common, kind or object_format(common))
     for name, refs in heads(door).items():
         commit = door.ref(refs[0]) if name not in known else None
         if commit:
@@ -237,7 +237,8 @@ def stores(common: Path, object_format: str = "") -> list[Store]:
     return sorted(here, key=lambda s: s.run, reverse=True)
 
 
-def _format(common: Path) -> str:
+def object_format(common: Path) -> str:
+    """Of the repository, from its own configuration."""
     try:
         text = (common / "config").read_text("utf-8", "replace").lower().replace(" ", "")
     except OSError:

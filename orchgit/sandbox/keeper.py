@@ -1,6 +1,6 @@
 """Runs one program, confined, and leaves nothing of it behind. A program of its own, no module of the engine:
 
-    python -I -S keeper.py SPEC... -- PROGRAM [ARGUMENT...]
+    python -I -S keeper.py SPEC... -- PROGRAM [ARGUMENT...]    (or its `main`, which is quicker: it is compiled once)
 
 It stays as the parent and adopts every orphan (sub-reaper). When the program ends, it kills every descendant,
 daemons with a session of their own included; told SIGTERM (or INT, HUP, QUIT), or when the engine dies in

@@ -62,6 +62,7 @@ class Attack:
     patience_s: int = 0
     report: Mapping[str, Any] = field(default_factory=dict)
     slow: bool = False
+    known: str = ""  # a fault that is known and not mended: the test must fail
 
 
 def expected(attack: Attack, level: Level) -> Answer:

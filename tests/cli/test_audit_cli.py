@@ -375,9 +375,9 @@ def test_the_checks_again(world: World) -> None:
     assert before != world.log.read_bytes()
 
 
-def test_checks_that_pass_no_more(tmp_path: Path) -> None:
+def test_checks_that_pass_no_more(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Here because of what the check looked at outside of the repository."""
-    world = make(tmp_path / "w")
+    world = make(tmp_path_factory.mktemp("again"))
     flag = world.root / "flag"
     flag.write_text("up\n")
     book = Book(piece("api", "api-agent", ["src/api/**"], checks=[f"cat {flag}"]))
