@@ -36,7 +36,7 @@ def seen(lab: Lab, fault: Fault, without: str, what: str, deadline_s: float = 60
 
 
 def test_request_before_act(lab: Lab) -> None:
-    seen(lab, at(lab, "agent.requested", assignment="last"), "act_before_request", "acted on before it was written")
+    seen(lab, at(lab, "cell.requested", assignment="last"), "act_before_request", "acted on before it was written")
 
 
 def test_mending_of_a_torn_tail(lab: Lab) -> None:
