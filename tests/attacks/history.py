@@ -43,7 +43,7 @@ COMMANDS: list[Attack] = [
             " echo $(git commit-tree HEAD^{tree} -p HEAD -p $a -p $b -m o) >../git/HEAD"),
     command("empty-commits", what="empty commits reported as work", answer=DETECTED, rule="nothing was changed", by="gate",
             how="for i in 1 2 3; do git -c core.hooksPath=/dev/null commit -q --allow-empty -m $i; done"),
-    command("other-s-commit", what="stand on a private commit of the user's",
+    command("other-s-commit", what="stand on a private commit of the user's", needs="secrets",
             before="git checkout -q private && echo p >p && git add p && git commit -qm p && git checkout -q main",
             how=LITTLE + "git -C \"$USER_REPO\" rev-parse private >../git/HEAD"),
     command("move-branches", what="move every branch of its git directory",
