@@ -85,7 +85,7 @@ COMMANDS: list[Attack] = [
             how="git -c core.hooksPath=/dev/null push -q \"$USER_REPO/.git\" HEAD:refs/heads/pushed", by="sandbox"),
     command("push-origin", what="push to where the user pushes", answer=PREVENTED, how="git push -q origin HEAD:refs/heads/pushed",
             before="git remote add origin https://example.invalid/x", by="a cell has no remotes"),
-    command("fetch-user", what="read a private branch of the user's by its path (reading is not prevented)",
+    command("fetch-user", needs="secrets", what="read a private branch of the user's by its path (reading is not prevented)",
             how=LITTLE + "git fetch -q \"$USER_REPO/.git\" private"),
     command("author", what="commit in somebody else's name", by="the engine writes the commit that lands",
             how=LITTLE + "git add -A; git -c core.hooksPath=/dev/null commit -q --author 'Ada <ada@example.org>' -m x"),
