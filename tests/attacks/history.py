@@ -305,7 +305,7 @@ FORGED: list[Attack] = [
 FORGED += [
     forged("lie-tail", what="something after the pack", answer=CONTAINED, by="git reads one pack",
            harvest=LIE + "say(entry(api), data=pack((3, blob), tail=b'evil'))"),
-    forged("lie-user-commit", what="name a private commit of the user's as its history", answer=CONTAINED,
+    forged("lie-user-commit", what="name a private commit of the user's as its history", answer=CONTAINED, needs="secrets", held=DETECTED,
            by="only the list is judged and lands",
            before="git checkout -q private && echo p >p && git add p && git commit -qm p && git checkout -q main",
            harvest=LIE + "import subprocess\n"
