@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "check": "Check that what lies between two commits is in a scope",
     "audit": "Check the log, and git against the log",
     "report": "The report of a run, in Markdown",
+    "fetch": "Bring the logs of others' runs",
     "ship": "Merge the work into the branch it was based on",
     "hooks": "Install, show or remove the guard in this clone",
     "doctor": "What this machine can enforce, tried out",

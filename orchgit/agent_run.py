@@ -25,11 +25,12 @@ from orchgit.core.errors import OrchgitError
 from orchgit.eventlog import Store
 from orchgit.git import cells
 from orchgit.git.door import Door, object_stores
-from orchgit.process import Child, Launch
+from orchgit.process import Child, Launch, identity
 from orchgit.roster import Roster, prompt
 from orchgit.sandbox import Confinement, Furnished, Level, Network, Overlay, Sandbox, base_env, launcher
 from orchgit.sandbox.secrets import secrets
 
+CHILDREN = "children"
 Emit = Callable[[e.Draft], None]
 MAX_MESSAGE = 1000
 ASK_VARIABLE = "ORCHGIT_SCOPE_REQUEST"  # names the file by which an agent without our tools asks for more scope
@@ -100,7 +101,14 @@ def confined(
     home = str(cell.home) if str(cell.home) in writable else tempfile.mkdtemp(prefix="home-", dir=cell.tmp)
     cage = confinement(cell, writable, network=network, mounted=mounted)
     env = base_env(home, str(cell.tmp), extra={ASK_VARIABLE: str(scope_request(cell))})
-    return launcher(sandbox, cage, cwd=str(cell.work), env=env)
+    launch = launcher(sandbox, cage, cwd=str(cell.work), env=env)
+
+    def recorded(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None) -> Child:
+        child = launch(argv, env=env, cwd=cwd)
+        note_child(cell.root.parent, child.pid)
+        return child
+
+    return recorded
 
 
 def confinement(
@@ -112,6 +120,13 @@ def confinement(
         overlay = Overlay(str(cell.work), lowers, upper=str(cell.top), work=str(cell.root / "ovl"))
     readable = (os.path.realpath(cell.root),)
     return Confinement(tuple(writable), str(cell.tmp), network=network, overlay=overlay, readable=readable)
+
+
+def note_child(state: Path, pid: int) -> None:
+    """Write down whom the engine started, for the one after it: agents die with their engine where the kernel sees to
+    it, and elsewhere somebody has to look (recovery.py)."""
+    with (state / CHILDREN).open("ab", buffering=0) as file:
+        file.write(f"{pid} {identity(pid)}\n".encode())
 
 
 def scope_request(cell: cells.Cell) -> Path:

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from orchgit import publish, signatures
 from orchgit.core import events as e
 from orchgit.core.audit import Found, Reading, Result, Told, anchors, judge, read, split
-from orchgit.core.errors import Kind, OrchgitError
-from orchgit.eventlog import Store, all_runs
+from orchgit.core.errors import OrchgitError
 from orchgit.git.door import Door
-from orchgit.git.facts import RUNS, GitFacts, Verify
+from orchgit.git.facts import GitFacts
 
 RERUN = "Checks pass again on the trees that landed, here and now."
 
@@ -25,14 +25,13 @@ RERUN = "Checks pass again on the trees that landed, here and now."
 class Audit:
     """Use as a context."""
 
-    def __init__(self, common: Path, name: str, verify: Verify | None = None) -> None:
-        self._door = Door(common, object_format(common))
-        self._common, self._verify = common, verify
-        try:
-            self.run, self._store = _choose(common, self._door, name)
-        except BaseException:
-            self._door.close()
-            raise
+    def __init__(self, common: Path, name: str) -> None:
+        store = publish.find(common, name or None)
+        self.run = store.run
+        # Without a directory of its own it was fetched.
+        self._directory = None if isinstance(store, publish.Published) else store.path
+        self._common = common
+        self._door = Door(common, publish.object_format(common))
 
     def __enter__(self) -> Audit:
         return self
@@ -41,11 +40,11 @@ class Audit:
         self._door.close()
 
     def judge(self, *, rerun: bool = False) -> Told:
-        facts = GitFacts(self._door, self.run, self._store.path if self._store else None, self._verify)
-        source = "the run's directory"
-        data = self._store.events.read_bytes() if self._store else None
-        if data is None:
-            source, data = f"{RUNS}{self.run}, as it was published", facts.log() or b""
+        facts = GitFacts(self._door, self.run, self._directory, signatures.verify)
+        if self._directory:
+            source, data = "the run's directory", (self._directory / "events.jsonl").read_bytes()
+        else:
+            source, data = f"{publish.RUNS}{self.run}, as it was published", facts.log() or b""
         lines, tail = split(data)
         reading = read(self.run, lines, tail)
         results = judge(reading, facts)
@@ -90,30 +89,3 @@ class Audit:
 
 def _landed(reading: Reading) -> set[str]:
     return {ev.body.tree for ev in reading.events if isinstance(ev.body, e.MergePrepared)}
-
-
-def object_format(common: Path) -> str:
-    """Of the repository, from its own configuration: the log's word is not taken for it."""
-    try:
-        text = (common / "config").read_text("utf-8", "replace").lower().replace(" ", "").replace("\t", "")
-    except OSError:
-        return "sha1"
-    return "sha256" if "objectformat=sha256" in text else "sha1"
-
-
-def _choose(common: Path, door: Door, name: str) -> tuple[str, Store | None]:
-    """A run by its name or the beginning of it, the newest without one; with its directory, where that is here."""
-    here: dict[str, Store | None] = dict.fromkeys(
-        line.removeprefix(RUNS)
-        for line in door.run("for-each-ref", "--format=%(refname)", RUNS, refs=True).decode().split()
-    )
-    here |= {store.run: store for store in all_runs(common)}
-    if not here:
-        raise OrchgitError(
-            Kind.USAGE, "there is no run in this repository", "", "orchgit fetch, or orchgit start ISSUE.md"
-        )
-    matching = [name] if name in here else sorted(run for run in here if run.startswith(name))
-    if name and len(matching) != 1:
-        what = f"{name!r} names {len(matching)} runs" if matching else f"there is no run {name!r}"
-        raise OrchgitError(Kind.USAGE, what, f"runs here: {', '.join(sorted(here)[-5:])}", "orchgit status")
-    return matching[-1], here[matching[-1]]

@@ -161,6 +161,13 @@ class Ship(_Section):
     mode: Literal["none", "merge"] = "none"
 
 
+class Log(_Section):
+    """`sign`: a key of SSH, absolute once loaded; "" signs nothing."""
+
+    publish_all: bool = False
+    sign: str = ""
+
+
 class Notify(_Section):
     command: tuple[str, ...] = ()
 
@@ -178,6 +185,7 @@ class Config(_Section):
     checks: Checks = Checks()
     watch: Watch = Watch()
     ship: Ship = Ship()
+    log: Log = Log()
     notify: Notify = Notify()
 
     def settings(
@@ -308,6 +316,7 @@ def _frozen(value: Any) -> Any:
 def _absolute(config: Config, root: Path, env: Mapping[str, str]) -> Config:
     """Paths as they are meant: a playbook from the root of the work tree, cells outside of it."""
     playbook, directory = config.scripted.playbook, config.cells.directory
+    sign = _tilde(config.log.sign, env)
     if playbook:
         playbook = os.path.abspath(os.path.join(root, _tilde(playbook, env)))
     if directory:
@@ -322,6 +331,7 @@ def _absolute(config: Config, root: Path, env: Mapping[str, str]) -> Config:
     return config.model_copy(
         update={
             "scripted": Scripted(playbook=playbook),
+            "log": config.log.model_copy(update={"sign": sign and os.path.abspath(os.path.join(root, sign))}),
             "cells": config.cells.model_copy(update={"directory": directory}),
         }
     )

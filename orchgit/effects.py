@@ -35,7 +35,7 @@ from orchgit.core.review import same
 from orchgit.core.scope import Scope, hook_rules
 from orchgit.core.state import Run, branch
 from orchgit.git import cells, gate, merges, totals, trees
-from orchgit.git.door import Door, GitError
+from orchgit.git.door import Door, GitError, Missing
 from orchgit.git.harvest import is_whiteout
 from orchgit.git.user import UserRepo
 from orchgit.sandbox import Sandbox
@@ -106,7 +106,45 @@ class World:
 
 
 def perform(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
-    """Do what the request says; the outcome. A failure of ours is an exception, and ends the run as such."""
+    """Do what the request says; the outcome. A failure of ours is an exception, and ends the run as such.
+
+    That git cannot is no fault of ours: somebody may have deleted what the run stands on. It is an outcome that stops
+    at a human, and an abort gets through.
+    """
+    try:
+        return _perform(world, run, event, emit)
+    except Missing as error:
+        return _unable(world, event, f"object {error} is not in the repository any more")
+    except GitError as error:
+        return _unable(world, event, str(error)[:1000])
+
+
+def _unable(world: World, event: e.Event, why: str) -> e.Draft:
+    """The outcome of a request that git could not serve."""
+    body = event.body
+    match body:
+        case e.CellRequested():
+            done: e.Body = e.CellFailed(body.assignment, body.attempt, why)
+        case e.GateRequested():
+            kept = _copy_out(world, world.cell(body.assignment, body.attempt), body.assignment, body.attempt)
+            done = e.GateFailed(body.assignment, body.attempt, (e.Violation("", f"{why}; {kept}"[:1000]),), 1, "")
+        case e.SalvageRequested():
+            kept = _copy_out(world, world.cell(body.assignment, body.attempt), body.assignment, body.attempt)
+            done = e.SalvageKept(body.assignment, body.attempt, "", f"{why}; {kept}")
+        case e.ChecksRequested(subject="integration"):
+            done = e.ChecksFailed(body.subject, body.attempt, body.onto, "", (), False, why)
+        case e.ChecksRequested():
+            done = e.ChecksStale(body.subject, body.attempt, body.onto, (), why)
+        case e.MergePrepared() | e.MergeRequested():
+            done = e.MergeStale(body.land, body.assignment, "", why)
+        case e.ShipRequested():
+            done = e.ShipObserved(body.ref, "", why)
+        case _:
+            done = e.AgentFailed("unavailable", why)
+    return e.Draft(done, ENGINE, event.seq)
+
+
+def _perform(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
     body = event.body
     match body:
         case e.CellRequested():
@@ -145,6 +183,12 @@ def recover(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
     """End a request that has no outcome."""
     # Asked for by a command that had no engine (`orchgit grant`): no agent has begun, so none was lost.
     if isinstance(event.body, e.AgentRequested) and event.seq in run.begun:
+        said = world.agents.store.path / "live" / f"{event.seq}.jsonl"
+        if said.exists():
+            transcript = world.agents.store.put(said.read_bytes())
+            exited = e.AgentExited(event.body.member, "lost", "", 0, 0, 0, 0, 0, 0, None, transcript)
+            emit(e.Draft(exited, ENGINE, event.seq))
+            said.unlink()
         return e.Draft(e.AgentFailed("lost", "its engine ended", lost=True), ENGINE, event.seq)
     return perform(world, run, event, emit)
 
@@ -533,8 +577,10 @@ def _swap(world: World, run: Run, body: e.MergeRequested) -> e.Body:
         try:
             old = "" if first and found is None else body.old
             door.swap([(body.ref, body.new, old)], f"orchgit: {body.land} {body.assignment}".rstrip())
-        except GitError:
+        except GitError as error:
             found = door.ref(body.ref)
+            if found == old:  # where it was: it is not the ref that is in the way
+                return e.MergeStale(body.land, body.assignment, found, str(error)[:1000])
             if found != body.new:
                 return e.MergeStale(body.land, body.assignment, found or "")
     door.barrier()

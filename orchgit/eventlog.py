@@ -7,8 +7,10 @@ A run's directory is `<git common dir>/orchgit/runs/<run>/`:
     blobs/         bytes that are too long for a line, by SHA-256
     inbox/         one file per message from another process, until the writer has logged it
     torn/          what was cut off an unfinished last line, kept
+    live/          transcripts of agents that are at work
 
-An fsync error ends the process: after one, nobody can say what is on the disk.
+An fsync error ends the process: after one, nobody can say what is on the disk. Secrets are replaced here, on their way
+in: `Log.clean` for events, `put` for blobs.
 """
 
 from __future__ import annotations
@@ -18,13 +20,18 @@ import hashlib
 import json
 import os
 import secrets
+import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 from orchgit.core import events as e
 from orchgit.core.errors import Kind, OrchgitError
+from orchgit.core.redact import Redactor, known
 
 
 def fsync_dir(path: Path) -> None:
@@ -68,12 +75,31 @@ def _lock(fd: int) -> None:
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+@dataclass(frozen=True)
+class Holder:
+    """The engine that holds a run. `pid` 0: it has not said who it is yet."""
+
+    pid: int
+    host: str = ""
+    since: str = ""
+
+    def __str__(self) -> str:
+        return f"process {self.pid or '?'}"
+
+
 class Store:
     """A run's directory, for reading. Any number of processes may; none of them needs the lock."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.events = path / "events.jsonl"
+        self._redactor: Redactor | None = None
+
+    @property
+    def redactor(self) -> Redactor:
+        if self._redactor is None:
+            self._redactor = Redactor(known(os.environ))
+        return self._redactor
 
     @property
     def run(self) -> str:
@@ -114,16 +140,33 @@ class Store:
             raise OrchgitError(Kind.NO, f"blob {digest} was changed", str(path))
         return data
 
+    def has(self, digest: str) -> bool:
+        return (self.path / "blobs" / digest).exists()
+
     def put(self, data: bytes) -> str:
-        """Keep these bytes; returns their SHA-256. On the disk before this returns."""
+        """Keep these bytes, without the secrets in them; returns the SHA-256 of what is kept. On the disk before this
+        returns."""
+        data = self.redactor.bytes(data)
         digest = hashlib.sha256(data).hexdigest()
         path = self.path / "blobs" / digest
         if not path.exists():
-            write_file(path, data)
+            try:
+                write_file(path, data)
+            except OSError as error:
+                raise OrchgitError(
+                    Kind.FAULT, "a blob could not be written", str(error), f"make room, then: orchgit resume {self.run}"
+                ) from error
         return digest
 
-    def holder(self) -> int | None:
-        """Process id of the engine that holds the run; None when nobody does."""
+    def drop(self, digest: str) -> None:
+        """What `redaction.recorded` says: the bytes go, the events that name them stay."""
+        path = self.path / "blobs" / digest
+        if path.exists():
+            path.unlink()
+            fsync_dir(path.parent)
+
+    def holder(self) -> Holder | None:
+        """The engine that holds the run; None when nobody does."""
         try:
             fd = os.open(self.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -131,8 +174,8 @@ class Store:
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look must not see each other
         except BlockingIOError:
-            said = os.read(fd, 32).strip()
-            return int(said) if said.isdigit() else 0
+            pid, host, since = [*os.read(fd, 400).decode("utf-8", "replace").split(), "", "", ""][:3]
+            return Holder(int(pid) if pid.isdigit() else 0, host, since)
         finally:
             os.close(fd)
         return None
@@ -172,14 +215,17 @@ def all_runs(common: Path) -> list[Store]:
 
 
 def find_run(common: Path, name: str | None) -> Store:
-    """A run by its name, or by the beginning of it; the newest when no name is given."""
-    runs = all_runs(common)
+    """A run with a directory, by its name or the beginning of it; the newest when no name is given."""
+    return pick(all_runs(common), name)
+
+
+def pick(runs: list[Store], name: str | None) -> Store:
+    """One of these, newest first. Raises OrchgitError when the name is nobody's, or several's."""
     if not runs:
         raise OrchgitError(Kind.USAGE, "there is no run in this repository", "", "orchgit start ISSUE.md")
     if not name:
         return runs[0]
-    exact = [r for r in runs if r.run == name]
-    matching = exact or [r for r in runs if r.run.startswith(name)]
+    matching = [r for r in runs if r.run == name] or [r for r in runs if r.run.startswith(name)]
     if len(matching) == 1:
         return matching[0]
     what = f"{name!r} names {len(matching)} runs" if matching else f"there is no run {name!r}"
@@ -205,20 +251,24 @@ class Log(Store):
             _lock(self._lock)
         except BlockingIOError:
             os.close(self._lock)
+            holder = self.holder() or Holder(0)
             raise OrchgitError(
                 Kind.USAGE,
                 f"run {path.name} is held by another process",
-                f"process {self.holder() or '?'} is its engine",
+                f"{holder} is its engine" + (f", on {holder.host} since {holder.since}" if holder.host else ""),
                 f"orchgit status {path.name}",
             ) from None
+        since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, str(os.getpid()).encode(), 0)
-        new = not self.events.exists()
-        self._fd = os.open(self.events, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if new:
-            fsync_dir(path)
-            fsync_dir(path.parent)
-        self._mend()
+        os.pwrite(self._lock, f"{os.getpid()} {socket.gethostname()} {since}\n".encode(), 0)
+        self._fd = -1  # a log begins with its first batch
+        self._size = 0
+        if self.events.exists():
+            self._fd = self._open()
+            self._mend()
+
+    def _open(self) -> int:
+        return os.open(self.events, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
 
     def _mend(self) -> None:
         """Set an unfinished last line aside. Anything wrong before the last line is for audit, and is refused."""
@@ -244,8 +294,22 @@ class Log(Store):
         os.ftruncate(self._fd, keep)
         self._sync()
 
-    def append(self, events: Iterable[e.Event]) -> None:
-        """Write these lines and see them to the disk. They are acknowledged when this returns, not before."""
+    def clean(self, draft: e.Draft) -> e.Draft:
+        """The draft as it may be logged: without secrets."""
+        body = self.redactor.body(draft.body)
+        if isinstance(body, e.PlanProposed) and body is not draft.body:
+            body = replace(body, digest=e.plan_digest(body.plan))  # what is shown and approved is what is logged
+        return replace(draft, body=body)
+
+    def append(self, events: Sequence[e.Event]) -> None:
+        """Write these lines and see them to the disk. They are acknowledged when this returns, not before.
+
+        One write for each, one fsync for all: nothing is acted on before this returns, and a batch that was cut short
+        is a log like any other, which `decide` completes.
+        """
+        if self._fd < 0:
+            self._begin(b"".join(event.line for event in events))
+            return
         if not self._untouched():
             raise OrchgitError(
                 Kind.FAULT, f"the log of run {self.run} was changed by somebody else", str(self.events),
@@ -261,6 +325,16 @@ class Log(Store):
             self._size += written
         self._sync()
 
+    def _begin(self, lines: bytes) -> None:
+        """The first batch, whole or not at all: half of what began a run would be a run that nobody asked for."""
+        fsync_dir(self.path.parent)
+        try:
+            write_file(self.events, lines)
+        except OSError as error:
+            self._undo(error)
+        self._fd = self._open()
+        self._size = len(lines)
+
     def _untouched(self) -> bool:
         """Whether the log is still the file that was opened (an editor saves by renaming another one over it), and as
         long as we left it."""
@@ -272,7 +346,9 @@ class Log(Store):
         return os.path.samestat(named, ours) and ours.st_size == self._size
 
     def _undo(self, error: OSError) -> NoReturn:
-        os.ftruncate(self._fd, self._size)
+        if self._fd >= 0:
+            with suppress(OSError):  # what stays is a torn tail, and is set aside on opening
+                os.ftruncate(self._fd, self._size)
         raise OrchgitError(
             Kind.FAULT, "the event log could not be written", str(error), f"make room, then: orchgit resume {self.run}"
         ) from error
@@ -285,5 +361,6 @@ class Log(Store):
             os._exit(Kind.FAULT)
 
     def close(self) -> None:
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
         os.close(self._lock)

@@ -13,6 +13,7 @@ import queue
 import select
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -96,6 +97,38 @@ def start(argv: Sequence[str], *, cwd: str, env: Mapping[str, str], sweeps: bool
 
 
 _PAUSES = (signal.SIGUSR1, signal.SIGUSR2)
+
+
+def identity(pid: int) -> str:
+    """What tells a process from another one that gets its number later; "" when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            boot = file.read().strip()
+        return "" if fields[0] in (b"Z", b"X") else f"{boot}/{int(fields[19])}"
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    if sys.platform.startswith("linux"):
+        return ""
+    said = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, check=False).stdout
+    return said.decode("ascii", "replace").strip().replace(" ", "_")
+
+
+def members(leader: int) -> list[int]:
+    """Living processes that descend from this one, or are of the session that it leads or led. Only where there is a
+    /proc."""
+    seen: dict[int, tuple[int, int]] = {}  # pid -> (parent, session)
+    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
+        with suppress(OSError, ValueError):
+            with open(f"/proc/{name}/stat", "rb") as file:
+                state, parent, _, session = file.read().rpartition(b")")[2].split()[:4]
+            if state not in (b"Z", b"X"):
+                seen[int(name)] = (int(parent), int(session))
+    found = {pid for pid, (_, session) in seen.items() if session == leader and pid != leader}
+    while more := {p for p, (up, _) in seen.items() if up in found | {leader} and p not in found and p != leader}:
+        found |= more
+    return sorted(found)
 
 
 class _Job:

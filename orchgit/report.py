@@ -79,7 +79,8 @@ def _sentence(body: e.Body) -> str:
             return f"run started at {id7(body.base)}, sandbox {body.sandbox.partition(',')[0]}{held}{note}"
         case e.RunResumed():
             torn = f"; {body.torn_bytes} bytes of an unfinished line were set aside" if body.torn_bytes else ""
-            return f"run resumed{torn}"
+            cleared = f"; cleared away: {short('; '.join(body.debris))}" if body.debris else ""
+            return f"run resumed{torn}{cleared}"
         case e.RunCompleted():
             return f"run completed at {id7(body.tip)}"
         case e.RunBlocked():
@@ -92,6 +93,12 @@ def _sentence(body: e.Body) -> str:
             return f"run failed: {body.refused} was refused: {short(body.why)}"
         case e.OutcomeIgnored():
             return f"ignored {body.refused}: {short(body.why)}"
+        case e.LogCheckpointed():
+            if body.why:
+                return f"the log could not be published up to event {body.seq}: {short(body.why)}"
+            return f"log published up to event {body.seq} ({id7(body.commit)})"
+        case e.RedactionRecorded():
+            return f"blob {body.digest[:12]} dropped: {short(body.why)}"
         case e.IssueRead():
             return f"issue read from {safe(body.source)}: {short(body.title)}"
         case e.PlanRequested():

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchgit import publish
 from orchgit.core import events as e
 from orchgit.core.decide import ENGINE, decide, waiting
 from orchgit.core.errors import Kind, OrchgitError
@@ -23,7 +24,9 @@ from orchgit.core.state import Illegal, Run, evolve, replay
 from orchgit.eventlog import Log, Store
 
 if TYPE_CHECKING:
+    from orchgit.config import Log as LogSettings
     from orchgit.effects import World  # imported only to drive a run: `approve` and its like just write to one
+    from orchgit.git.door import Door
 
 Listener = Callable[[Run, e.Event], None]
 POLL_S = 5.0  # the inbox is looked at when the watchdog says so, and this often in case it did not
@@ -42,10 +45,10 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def load(log: Log) -> Run:
+def load(log: Store) -> Run:
     """Fold the log that is there. Raises OrchgitError for one that is not legal."""
     run = Run(log.run)
-    for event in log.read():
+    for event in log.read() if log.events.exists() else []:
         try:
             run = evolve(run, event)
         except Illegal as error:
@@ -67,6 +70,8 @@ class Runner:
         self._closing = threading.Event()
         self._threads: dict[int, threading.Thread] = {}
         self._inherited = frozenset(self.run.pending)  # asked for by an engine before this one
+        for digest in self.run.redacted:  # one that was killed between saying and doing it
+            log.drop(digest)
         # A batch that its engine could not finish writing is finished first: every batch ends in a fixed point.
         self.record()
 
@@ -75,11 +80,13 @@ class Runner:
         if self.run.phase == "new" and not drafts:
             return []
         before = self.run
-        run, written = decide(before, drafts, now())
+        run, written = decide(before, [self.log.clean(d) for d in drafts], now())
         if written:
             self.log.append(written)
         self.run = run
         for event in written:
+            if isinstance(event.body, e.RedactionRecorded):
+                self.log.drop(event.body.digest)
             for listen in self._listeners:
                 listen(run, event)
         return written
@@ -101,6 +108,7 @@ class Runner:
         watch = self._notice_inbox(world)
         try:
             self._take_up(world)
+            self._act(world, [])
             while not self.run.over:
                 self._inbox()
                 if waiting(self.run) and self._seen.empty():
@@ -124,6 +132,11 @@ class Runner:
         try:
             got = self._seen.get(timeout=POLL_S)
             while True:
+                if isinstance(got, OSError):
+                    raise OrchgitError(
+                        Kind.FAULT, "the machine refused something that the run needs", str(got),
+                        f"when that is mended: orchgit resume {self.run.id}",
+                    ) from got  # fmt: skip
                 if isinstance(got, BaseException):
                     raise got
                 if isinstance(got, _Waits):
@@ -159,6 +172,14 @@ class Runner:
                 world.go_on(event.body)
             if event.body.kind == "request" and event.seq in self.run.pending:
                 self._start(world, event)
+        if publish.due(self.run):  # after what was asked for is on its way
+            self.publish(world.door, world.agents.config.log)
+
+    def publish(self, door: Door, settings: LogSettings) -> None:
+        """A checkpoint of the log, and the note that it is there."""
+        key, everything = settings.sign, settings.publish_all
+        note = publish.checkpoint(door, self.log, self.run, everything=everything, key=key)
+        self.record(e.Draft(note, ENGINE))
 
     def _take_up(self, world: World) -> None:
         """What has no outcome yet: of an engine before this one, or asked for before there was a world to act on."""
@@ -247,6 +268,11 @@ def submit(log_path: Path, draft: e.Draft) -> tuple[str, Run | None]:
     Raises OrchgitError, with the reason, for what cannot happen now.
     """
     store = Store(log_path)
+    if not store.events.exists():
+        raise OrchgitError(
+            Kind.NO, f"run {store.run} is not of this clone", "it was fetched; only the clone that began it goes on",
+            f"orchgit status {store.run}",
+        )  # fmt: skip
     if store.holder() is not None:
         _rehearse(store, draft)
         store.submit(message_of(draft))

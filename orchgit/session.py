@@ -17,15 +17,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from orchgit import __version__, agents, roster, runner
+from orchgit import __version__, agents, publish, recovery, roster, runner, signatures
 from orchgit.agent_run import Agents, furnish
-from orchgit.config import Config, load, state_home
+from orchgit.config import Config, state_home
+from orchgit.config import load as load_config
 from orchgit.core import events as e
 from orchgit.core.codec import decode, dumps, encode
 from orchgit.core.errors import Kind, OrchgitError
 from orchgit.core.plan import Member, Plan, Problem, imprecise, problems
 from orchgit.effects import World, observe
-from orchgit.eventlog import Log, Store, fsync_dir, runs_dir, user_name
+from orchgit.eventlog import Log, Store, runs_dir, user_name
 from orchgit.git import cells, trees
 from orchgit.git.door import Door
 from orchgit.git.user import UserRepo, git_version
@@ -68,7 +69,7 @@ def link_runs(repo: UserRepo, run: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         ignore = folder.parent / ".gitignore"
-        if not ignore.exists():
+        if not ignore.exists() or not ignore.stat().st_size:  # empty: killed while writing it
             ignore.write_text("runs/\n.gitignore\n")  # without `orchgit init`, not even the ignore file is to show
         link = folder / run
         if not link.is_symlink():
@@ -161,13 +162,17 @@ class Session:
             config, people = thaw(log.blob(started.config))
             place = state_home(config, os.environ) / cells.repository_id(self.repo.common) / log.run
             place.mkdir(parents=True, exist_ok=True, mode=0o700)
-            door = Door(self.repo.common, self.repo.object_format)
+            door = Door(self.repo.common, self.repo.object_format, owner=log.run)
             assert self.confined is not None
             sandbox = furnish(*self.confined, config, door, place)
             team = Agents(config, people, log, sandbox, sandbox.level, self._progress)
             overlay = config.cells.overlay == "auto" and sandbox.level.prevented and not overlay_works(str(place))
             self._world = World(self.repo, door, team, place, Watchdog(), overlay)
         return self._world
+
+    def clear(self) -> tuple[str, ...]:
+        """What the engine before this one left; see recovery."""
+        return recovery.clear(self.world.door, self.runner.log, self.world.state, self.runner.run)
 
     def close(self) -> None:
         if self._world is not None:
@@ -217,13 +222,15 @@ def begin(
             "git add -A && git commit -m 'first commit'",
         )  # fmt: skip
     version = git_version()
-    config = load(repo.root, os.environ)
+    config = load_config(repo.root, os.environ)
     if options.playbook:
         scripted = config.scripted.model_copy(update={"playbook": str(Path(options.playbook).absolute())})
         config = config.model_copy(update={"scripted": scripted})
     # Frozen as a path: resume must find the cells, whatever the environment says by then.
     place = config.cells.model_copy(update={"directory": str(state_home(config, os.environ))})
     config = config.model_copy(update={"cells": place})
+    if config.log.sign:
+        signatures.sign(b"", config.log.sign)  # now, and not after the first merge
     people = roster.load(repo.root, config)
     chosen, said = choose(people.members, config, options)
     settings = config.settings(approval=options.approval, ship=options.ship)
@@ -246,12 +253,9 @@ def begin(
         listed = "\n".join(map(str, wrong))
         raise OrchgitError(Kind.NO, "this plan cannot be run", listed, "mend it; orchgit plan --check FILE looks again")
     name = new_run_name()
-    path = runs_dir(repo.common) / name
-    path.mkdir(parents=True)
-    fsync_dir(path.parent)
-    session = Session(repo, Log(path), listeners, progress, (sandbox, level))
+    log = recovery.birth(repo.common, repo.root, name)
+    session = Session(repo, log, listeners, progress, (sandbox, level))
     link_runs(repo, name)
-    log = session.runner.log
     user = e.Actor("human", user_name())
     started = e.RunStarted(
         e.DECIDER, repo.head, repo.branch, repo.object_format, TOOL, f"git/{version}",
@@ -295,11 +299,36 @@ def reopen(
             Kind.UNAVAILABLE, "this run was started under a sandbox that is not here now", level.detail,
             f"orchgit resume {store.run} --allow-unsandboxed, if you accept less",
         )  # fmt: skip
-    if not run.over:
-        session.runner.record(
-            e.Draft(
-                e.RunResumed(TOOL, session.runner.log.torn, f"{level.name}: {level.detail}", level.prevented),
-                e.Actor("human", user_name()),
+    try:
+        debris = session.clear()
+        if not run.over:
+            resumed = e.RunResumed(
+                TOOL, session.runner.log.torn, f"{level.name}: {level.detail}", level.prevented, debris
             )
-        )
+            session.runner.record(e.Draft(resumed, e.Actor("human", user_name())))
+    except BaseException:
+        session.close()
+        raise
     return session
+
+
+def finish(repo: UserRepo, store: Store) -> None:
+    """What is left to do of a run that is over, should its engine have died at the very end. Twice does nothing."""
+    run = runner.load(store)
+    if run.started is None:
+        return
+    config, _ = thaw(store.blob(run.started.config))
+    state = state_home(config, os.environ) / cells.repository_id(repo.common) / run.id
+    left = run.phase in ("completed", "aborted") and state.exists()
+    if not (left or publish.due(run)):
+        return
+    log = Log(store.path)
+    door = Door(repo.common, repo.object_format, owner=run.id)
+    try:
+        ended = runner.Runner(log)
+        recovery.clear(door, log, state, ended.run)
+        if publish.due(ended.run):
+            ended.publish(door, config.log)
+    finally:
+        door.close()
+        log.close()

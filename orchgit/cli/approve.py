@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from orchgit.cli.common import RunName, state_of, store_of, tell
-from orchgit.core import events as e
+from orchgit.cli.common import RunName, approval, state_of, store_of, tell
 from orchgit.core.errors import Kind, OrchgitError
 
 
@@ -19,7 +18,8 @@ def command(
 ) -> int:
     """Approve the plan that was shown."""
     store = store_of(run)
-    proposal = state_of(store).proposal
+    state = state_of(store)
+    proposal = state.proposal
     if proposal is None:
         raise OrchgitError(Kind.NO, f"run {store.run} has no plan to approve", "", f"orchgit status {store.run}")
     if digest and not proposal.digest.startswith(digest):
@@ -27,4 +27,4 @@ def command(
             Kind.NO, f"the plan is another one by now: v{proposal.version}, {proposal.digest[:12]}",
             f"you named {digest}", f"orchgit plan {store.run}",
         )  # fmt: skip
-    return tell(store, e.PlanApproved(proposal.version, proposal.digest, "human"), f"plan v{proposal.version} approved")
+    return tell(store, approval(store, state), f"plan v{proposal.version} approved")

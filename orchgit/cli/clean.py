@@ -30,9 +30,7 @@ def command(
     store = find_run(repo.common, run)
     state = state_of(store)
     if store.holder() is not None:
-        raise OrchgitError(
-            Kind.NO, f"run {store.run} has an engine", f"process {store.holder()}", f"orchgit abort {store.run}"
-        )
+        raise OrchgitError(Kind.NO, f"run {store.run} has an engine", str(store.holder()), f"orchgit abort {store.run}")
     if not state.over and not force:
         raise OrchgitError(
             Kind.NO, f"run {store.run} is {state.phase}, not over", "", f"orchgit clean {store.run} --force"

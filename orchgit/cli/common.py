@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,10 +27,10 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable, on stdout.
 
 
 def store_of(name: str) -> Store:
-    from orchgit.eventlog import find_run
     from orchgit.git.user import common_dir
+    from orchgit.publish import find
 
-    return find_run(common_dir(Path.cwd()), name or None)
+    return find(common_dir(Path.cwd()), name or None)
 
 
 def state_of(store: Store) -> Run:
@@ -80,6 +81,24 @@ def asking(target: str) -> tuple[Store, Work]:
         Kind.NO if name in works else Kind.USAGE, f"{name} asks for no more scope",
         f"who does: {who}" if who else "nobody does", f"orchgit status {store.run}",
     )  # fmt: skip
+
+
+def approval(store: Store, run: Run) -> e.PlanApproved:
+    """Of the plan that is proposed, by a human; signed where the run is configured to sign."""
+    import json
+
+    proposal, started = run.proposal, run.started
+    assert proposal is not None
+    assert started is not None
+    # Not through the whole of Config: that takes longer than everything else here.
+    key = json.loads(store.blob(started.config))["config"].get("log", {}).get("sign", "")
+    approved = e.PlanApproved(proposal.version, proposal.digest, "human")
+    if not key:
+        return approved
+    from orchgit.signatures import sign
+
+    statement = e.approval_statement(run.id, started.base, proposal.version, proposal.digest)
+    return replace(approved, signature=sign(statement, key))
 
 
 def tell(store: Store, body: e.Body, done: str) -> int:

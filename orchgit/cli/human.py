@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchgit.cli.common import console, plan_title, show_plan
+from orchgit.cli.common import approval, console, plan_title, show_plan
 from orchgit.core import events as e
 from orchgit.core.decide import describe, waiting
 from orchgit.core.state import Run
@@ -30,6 +30,7 @@ class Human:
     def __init__(self, screen: Screen, who: str, session: Session) -> None:
         self._screen = screen
         self._session = session
+        self._store = session.runner.log
         self._actor = e.Actor("human", who)
 
     def idle(self, run: Run) -> list[e.Draft] | None:
@@ -64,7 +65,7 @@ class Human:
         while True:
             answer = _ask("\nApprove this plan?  y, n, show (the tasks), edit, or say what to change: ").strip()
             if answer in ("y", "yes"):
-                return self._draft(e.PlanApproved(proposal.version, proposal.digest, "human"))
+                return self._draft(approval(self._store, run))
             if answer in ("n", "no"):
                 return None
             if answer in ("s", "show"):

@@ -10,9 +10,10 @@ import typer
 
 def command(
     hooks: Annotated[bool, typer.Option(help="Install the guard of the run's branches in this clone.")] = True,
+    follow: Annotated[bool, typer.Option(help="Let git fetch bring the logs of others' runs, too.")] = True,
 ) -> int:
     """Write the roster, the configuration and the hooks, where absent."""
-    from orchgit import githooks, setup
+    from orchgit import githooks, publish, setup
     from orchgit.git.user import discover
 
     repo = discover(Path.cwd())
@@ -21,5 +22,7 @@ def command(
     if hooks:
         for status in githooks.install(str(repo.common), repo.hooks_path, work_tree=str(repo.root)):
             print(f"{status.state:<8} hook {status.name}" + (f": {status.detail}" if status.detail else ""))
+    for remote, new in publish.follow(repo.root) if follow else []:
+        print(f"{'written' if new else 'kept':<8} fetch of {remote}: {publish.refspec(remote)}")
     print("next: look through .claude/agents and .orchestration/config.toml, commit them, then: orchgit start ISSUE.md")
     return 0

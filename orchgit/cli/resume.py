@@ -32,12 +32,13 @@ def command(
     from orchgit.cli.start import banner, drive
     from orchgit.eventlog import find_run
     from orchgit.git.user import discover
-    from orchgit.session import reopen
+    from orchgit.session import finish, reopen
 
     repo = discover(Path.cwd())
     store = find_run(repo.common, run or None)
     state = state_of(store)
     if state.over:
+        finish(repo, store)
         print(f"run {state.id} is over: {state.phase}", file=sys.stderr)
         return exit_code(state)
     if state.started and state.started.scripted:

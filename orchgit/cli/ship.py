@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchgit.cli.common import RunName
+from orchgit.core.state import branch
+
+if TYPE_CHECKING:
+    from orchgit.core.state import Run
+    from orchgit.git.user import UserRepo
 
 
 def command(
     run: RunName = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
+    push: Annotated[str, typer.Option("--push", metavar="REMOTE", help="Only push its branches and its log.")] = "",
     leave: Annotated[bool, typer.Option("--leave", help="Do without, where a run waits only for this.")] = False,
 ) -> int:
     """Merge the work into the branch it was based on."""
@@ -31,6 +37,8 @@ def command(
     repo = discover(Path.cwd())
     store = find_run(repo.common, run or None)
     state = state_of(store)
+    if push:
+        return _push(repo, state, push)
     ref = state.started.base_ref if state.started else ""
     if leave:
         return tell(store, e.ShipLeft(), "left unshipped")
@@ -79,3 +87,21 @@ def command(
         file=sys.stderr,
     )
     return code
+
+
+def _push(repo: UserRepo, state: Run, remote: str) -> int:
+    """The integration branch, the workers' branches and the log: all or none."""
+    from orchgit.git.door import Door
+    from orchgit.publish import push
+
+    door = Door(repo.common, repo.object_format)
+    try:
+        branches = [state.ref, *(branch(state.id, name) for name in state.works)]
+        moved = push(door, repo.root, state.id, remote, [b for b in branches if door.ref(b)])
+    finally:
+        door.close()
+    for name in moved:
+        print(f"pushed {name}")
+    if not moved:
+        print(f"{remote} has it all")
+    return 0

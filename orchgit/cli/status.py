@@ -10,23 +10,23 @@ from orchgit.cli.common import Json, RunName, state_of, store_of
 
 def command(run: RunName = "", as_json: Json = False) -> int:
     """Where a run stands, and what it waits for."""
-    from orchgit.eventlog import all_runs
     from orchgit.git.user import common_dir
+    from orchgit.publish import stores
     from orchgit.report import status_json, status_lines
 
-    stores = [store_of(run)] if run else all_runs(common_dir(Path.cwd()))
-    states = [(state_of(s), s.holder()) for s in stores]
+    runs = [store_of(run)] if run else stores(common_dir(Path.cwd()))
+    states = [(state_of(s), s.holder()) for s in runs]
     if as_json:
-        listed = [{**status_json(s), "engine": pid} for s, pid in states]
+        listed = [{**status_json(s), "engine": holder.pid if holder else None} for s, holder in states]
         print(json.dumps(listed[0] if run else listed, indent=2, ensure_ascii=False))
         return 0
     if not states:
         print("no run in this repository; orchgit start ISSUE.md begins one")
-    for number, (state, pid) in enumerate(states):
-        lines = status_lines(state, alive=pid is not None)
+    for number, (state, holder) in enumerate(states):
+        lines = status_lines(state, alive=holder is not None)
         if number and state.over:
             lines = lines[:1]  # old ones in a line each
         print("\n".join(lines))
-        if pid is not None:
-            print(f"  engine: process {pid}")
+        if holder is not None:
+            print(f"  engine: {holder}, on {holder.host} since {holder.since}")
     return 0

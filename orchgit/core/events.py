@@ -118,6 +118,7 @@ class RunResumed(Body):
     torn_bytes: int
     sandbox: str
     sandboxed: bool
+    debris: tuple[str, ...] = ()  # of the engine before this one, removed under the lock
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,32 @@ class OutcomeIgnored(Body):
     type = "outcome.ignored"
     kind = "note"
     refused: str
+    why: str
+
+
+@dataclass(frozen=True)
+class LogCheckpointed(Body):
+    """The log up to event `seq` (whose hash is `hash`) is the commit `commit` on refs/orchgit/runs/<run>.
+
+    A note, not an outcome: the commit is a function of the log before it, so doing it twice is doing it once, and
+    nobody has to ask for it first. `why` says what kept it from being published; "" when it was.
+    """
+
+    type = "log.checkpointed"
+    kind = "note"
+    seq: int
+    hash: str
+    commit: str
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class RedactionRecorded(Body):
+    """A blob was dropped from the run's directory, and is in no checkpoint from here on."""
+
+    type = "redaction.recorded"
+    kind = "input"
+    digest: str
     why: str
 
 
@@ -235,6 +262,7 @@ class PlanApproved(Body):
     version: int
     digest: str
     mode: Literal["human", "policy"]
+    signature: str = ""  # armoured SSH signature over `approval_statement`; "" when none was asked for
 
 
 # -- an assignment ---------------------------------------------------------------------------------------
@@ -585,7 +613,10 @@ class ChecksFailed(Body):
 
 @dataclass(frozen=True)
 class ChecksStale(Body):
-    """The tip no longer has the base's entry at a path the work changes: it cannot be carried over."""
+    """The tip no longer has the base's entry at a path the work changes: it cannot be carried over.
+
+    `why`: what else keeps it from being checked, such as an object that somebody deleted; "" otherwise.
+    """
 
     type = "checks.stale"
     kind = "outcome"
@@ -593,6 +624,7 @@ class ChecksStale(Body):
     attempt: int
     onto: str
     paths: tuple[str, ...]
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -670,13 +702,14 @@ class MergeDone(Body):
 
 @dataclass(frozen=True)
 class MergeStale(Body):
-    """Somebody else moved the ref; `found` is what it is now."""
+    """Somebody else moved the ref; `found` is what it is now. `why`: what else kept it from being built or swapped."""
 
     type = "merge.stale"
     kind = "outcome"
     land: LandKind
     assignment: str
     found: str
+    why: str = ""
 
 
 # -- blockers --------------------------------------------------------------------------------------------
@@ -865,9 +898,13 @@ BODIES: tuple[type[Body], ...] = (
     MergeDone, MergeStale, BlockerRaised, BlockerAnswered, ReviewRequested, ReviewReported, FindingOpened,
     FindingFixed, FindingWaived, FixAssigned, FixDropped, SynthesisRequested, SynthesisWritten, ShipAsked,
     ShipRequested, ShipLeft, ShipObserved,
+    LogCheckpointed, RedactionRecorded,
 )  # fmt: skip
 TYPES: dict[str, type[Body]] = {body.type: body for body in BODIES}
 
+
+# Events after which the log is published: what was merged, and every way to end.
+MILESTONES = (MergeDone, RunCompleted, RunAborted, RunFailed)
 
 # -- envelope --------------------------------------------------------------------------------------------
 
@@ -985,3 +1022,13 @@ def _no_float(text: str) -> Any:
 def plan_digest(plan: Plan) -> str:
     """SHA-256 of the plan as the log writes it. Approval names this."""
     return hashlib.sha256(dumps(encode(plan)).encode()).hexdigest()
+
+
+def approval_statement(run: str, base: str, version: int, digest: str) -> bytes:
+    """What a person signs who approves a plan, in the namespace `orchgit`."""
+    return f"orchgit approval\nrun: {run}\nbase: {base}\nversion: {version}\nplan: sha256:{digest}\n".encode()
+
+
+def checkpoint_statement(run: str, seq: int, digest: str) -> bytes:
+    """What is signed of a checkpoint, in the namespace `orchgit`."""
+    return f"orchgit checkpoint\nrun: {run}\nlog: {seq}@sha256:{digest}\n".encode()

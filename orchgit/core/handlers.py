@@ -87,6 +87,22 @@ def _run_completed(run: Run, event: e.Event) -> Run:
     return run
 
 
+def _log_checkpointed(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.LogCheckpointed)
+    need(body.seq < event.seq, "a checkpoint of events that are not there yet")
+    return replace(run, checkpoint=body)
+
+
+def _redaction_recorded(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.RedactionRecorded)
+    need(body.digest not in run.redacted, "it was dropped before")
+    needed = {run.started.config if run.started else ""}
+    if not run.over and run.issue:
+        needed.add(run.issue.text)
+    need(body.digest not in needed, "the run cannot go on, nor be cleaned, without it")
+    return replace(run, redacted=(*run.redacted, body.digest))
+
+
 def _issue_read(run: Run, event: e.Event) -> Run:
     return replace(run, issue=_body(event, e.IssueRead))
 
@@ -391,9 +407,9 @@ def _checks_stale(run: Run, event: e.Event) -> Run:
     body = _body(event, e.ChecksStale)
     listed = ", ".join(body.paths)
     if body.subject == "ship":
-        why = f"The base branch changed the same paths: {listed}"
+        why = body.why or f"The base branch changed the same paths: {listed}"
         return replace(run, trouble=(*run.trouble, ("ship", "ship", why)))
-    why = f"the integration branch changed under it, at: {listed}"
+    why = body.why or f"the integration branch changed under it, at: {listed}"
     return with_work(run, replace(run.works[body.subject], trouble=("ref", why), verified=None))
 
 
@@ -477,9 +493,11 @@ def _merge_done(run: Run, event: e.Event) -> Run:
 def _merge_stale(run: Run, event: e.Event) -> Run:
     body = _body(event, e.MergeStale)
     run = replace(run, landing=None)
-    if body.land == "ship":  # the base branch moved between the look and the swap: look again
-        return replace(run, ship=None, ship_verified=None)
-    why = f"{run.ref} was moved to {body.found or 'nothing'} by somebody else; put it back to {run.tip}"
+    if body.land == "ship":
+        if body.why:
+            return replace(run, trouble=(*run.trouble, ("ship", "ship", body.why)))
+        return replace(run, ship=None, ship_verified=None)  # it moved between the look and the swap: look again
+    why = body.why or f"{run.ref} was moved to {body.found or 'nothing'} by somebody else; put it back to {run.tip}"
     if body.land == "seal":
         return replace(run, trouble=(*run.trouble, ("ref", "seal", why)))
     return with_work(run, replace(run.works[body.assignment], trouble=("ref", why)))
@@ -655,6 +673,8 @@ HANDLERS: dict[type[e.Body], Callable[[Run, e.Event], Run]] = {
     e.RunResumed: _run_resumed,
     e.RunBlocked: _run_blocked,
     e.RunCompleted: _run_completed,
+    e.LogCheckpointed: _log_checkpointed,
+    e.RedactionRecorded: _redaction_recorded,
     e.IssueRead: _issue_read,
     e.PlanRequested: _plan_requested,
     e.QuestionAsked: _question_asked,

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal
 
 from orchgit.core.codec import dumps, encode
@@ -57,7 +57,7 @@ class Assignment:
     checks: tuple[str, ...] = ()
     symlinks: bool = False
 
-    @property
+    @cached_property  # asked for at every decision about who owns a path
     def scope(self) -> Scope:
         return Scope(self.allow, self.deny, self.symlinks)
 

@@ -128,6 +128,9 @@ class Run:
     ship_verified: tuple[str, str] | None = None
     shipped: str = ""
     ship_asked: bool = False
+    milestone: int = -1  # seq of the last event that the log is published after
+    checkpoint: e.LogCheckpointed | None = None  # the last one that was tried
+    redacted: tuple[str, ...] = ()  # blobs that were dropped
     ship_left: bool = False
 
     @property

@@ -131,7 +131,7 @@ ANSWERS: dict[str, tuple[str, ...]] = {
     "salvage.requested": ("salvage.kept",),
     "checks.requested": ("checks.passed", "checks.failed", "checks.stale"),
     "verdict.requested": ("verdict.given", "agent.failed"),
-    "merge.prepared": ("merge.built",),
+    "merge.prepared": ("merge.built", "merge.stale"),
     "merge.requested": ("merge.done", "merge.stale"),
     "review.requested": ("review.reported", "agent.failed"),
     "synthesis.requested": ("synthesis.written", "agent.failed"),
@@ -161,7 +161,11 @@ def evolve(run: Run, event: e.Event) -> Run:
     elif isinstance(body, e.AgentStarted) and event.cause is not None and event.cause in pending:
         begun = begun | {event.cause}
     stopped = run.stopped and body.kind not in ("input", "outcome")
-    return replace(run, seq=event.seq, hash=event.hash, time=event.time, pending=pending, begun=begun, stopped=stopped)
+    milestone = event.seq if isinstance(body, e.MILESTONES) else run.milestone
+    return replace(
+        run, seq=event.seq, hash=event.hash, time=event.time, pending=pending, begun=begun, stopped=stopped,
+        milestone=milestone,
+    )  # fmt: skip
 
 
 def replay(run_id: str, log: Iterable[e.Event]) -> Run:
@@ -186,6 +190,9 @@ def _admit(run: Run, event: e.Event) -> Run:
         need(run.phase != "new", f"{body.type}: the run has not started")
         return run
     if isinstance(body, e.CellRemoved):
+        return run
+    if isinstance(body, e.RedactionRecorded):  # also of a run that is over
+        need(run.phase != "new", f"{body.type}: the run has not started")
         return run
     if body.type in ANYTIME_MOVES or body.type in ANYTIME:
         need(run.phase not in TERMINAL | {"new"}, f"{body.type}: the run is {run.phase}")

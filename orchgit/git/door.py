@@ -67,6 +67,16 @@ def clean_env() -> dict[str, str]:
     }
 
 
+def temporary_prefix(owner: str) -> str:
+    """Of an object that is being written. git's own prefix, which gc knows, and whose it is."""
+    return f"tmp_obj_orchgit-{owner}_"
+
+
+def incoming_prefix(owner: str) -> str:
+    """Of a quarantine below the engine's git directory."""
+    return f"incoming-{owner}_"
+
+
 def git_argv(*args: str) -> list[str]:
     return ["git", *(part for setting in SETTINGS for part in ("-c", setting)), *args]
 
@@ -121,10 +131,14 @@ def object_stores(objects: Path) -> list[Path]:
 
 
 class Door:
-    """Git for one repository, named by its common directory. Safe to use from several threads."""
+    """Git for one repository, named by its common directory. Safe to use from several threads.
 
-    def __init__(self, common: Path, object_format: str = "sha1") -> None:
+    `owner`: the run whose lock is held by who writes here; what a crash leaves half-made carries its name.
+    """
+
+    def __init__(self, common: Path, object_format: str = "sha1", owner: str = "") -> None:
         self.common = common
+        self.owner = owner
         self.format = object_format
         self.objects = common / "objects"
         self.engine = common / "orchgit" / "engine.git"
@@ -142,7 +156,7 @@ class Door:
         write_git_dir(self.engine, self.format, head="ref: refs/heads/none\n", bare=True)
         shallow = self.common / "shallow"
         if shallow.exists():
-            (self.engine / "shallow").write_bytes(shallow.read_bytes())
+            settle(self.engine / "shallow", shallow.read_bytes())
         else:
             (self.engine / "shallow").unlink(missing_ok=True)  # the user has fetched the rest since
         self._made = True
@@ -216,7 +230,7 @@ class Door:
         if path.exists():
             return oid
         folder.mkdir(exist_ok=True)
-        temporary = folder / f"tmp_obj_{secrets.token_hex(6)}"
+        temporary = folder / f"{temporary_prefix(self.owner)}{secrets.token_hex(6)}"
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
         try:
             view = memoryview(zlib.compress(raw, 1))
@@ -295,17 +309,20 @@ def write_git_dir(
     config += "[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n"
     if object_format == "sha256":
         config += "[extensions]\n\tobjectformat = sha256\n"
-    _put(path / "config", config + extra)
-    _put(path / "HEAD", head)
+    settle(path / "config", (config + extra).encode())
+    settle(path / "HEAD", head.encode())
 
 
-def _put(path: Path, text: str) -> None:
-    """Whole at every moment: another engine may be reading the engine's directory, which all runs share."""
-    if path.is_file() and path.read_text() == text:
-        return
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(6)}")
-    temporary.write_text(text)
-    temporary.replace(path)
+def settle(path: Path, content: bytes) -> None:
+    """Make the file hold this. Replaced whole, and only where it differs: the git of another run may be reading it."""
+    try:
+        if path.read_bytes() == content:
+            return
+    except FileNotFoundError:
+        pass
+    temporary = path.with_name(f".{path.name}.{os.getpid()}_{secrets.token_hex(4)}")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
 
 
 def quoted(value: str) -> str:

@@ -16,7 +16,8 @@ from orchgit.git import trees
 from orchgit.git.door import Door, GitError, Missing, Scratch
 
 RUNS, REMOTES, FORKS = "refs/orchgit/runs/", "refs/orchgit/remotes/", "refs/orchgit/forks/"
-LOG, BLOBS, SIGNERS = b"events.jsonl", b"blobs", b".orchestration/allowed_signers"
+LOG, BLOBS, SIGNATURE = b"events.jsonl", b"blobs", b"signature"
+SIGNERS = b".orchestration/allowed_signers"
 Verify = Callable[[bytes, str, bytes], str]  # (statement, signature, allowed signers) -> whose; "" for nobody's
 State = Literal["here", "changed", "missing", "elsewhere"]
 
@@ -230,9 +231,16 @@ class GitFacts:
         found = [f"refs/replace/{oid} shows {new} in its place" for oid, new in swapped.items() if oid in ours]
         return found + [f"info/grafts gives {oid} other parents" for oid in sorted(grafted & ours)]
 
-    def signed(self, statement: bytes, signature: str) -> str | None:
-        base = self._base(statement)
-        if self._verify is None or base is None:
+    def signature(self, commit: str) -> str:
+        made = self.commit(commit)
+        entry = self._entry(made.tree, SIGNATURE) if made else None
+        try:
+            return self._door.read(entry)[1].decode("utf-8", "replace") if entry else ""
+        except Missing:
+            return ""
+
+    def signed(self, base: str, statement: bytes, signature: str) -> str | None:
+        if self._verify is None:
             return None
         try:
             entry = trees.lookup(self._door, self._door.tree_of(base), SIGNERS)
@@ -240,11 +248,6 @@ class GitFacts:
         except Missing:
             return None
         return self._verify(statement, signature, allowed)
-
-    @staticmethod
-    def _base(statement: bytes) -> str | None:
-        lines = dict(line.partition(": ")[::2] for line in statement.decode("utf-8", "replace").splitlines())
-        return lines.get("base")
 
 
 def _commit(data: bytes) -> Commit:

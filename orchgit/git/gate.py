@@ -19,7 +19,7 @@ from orchgit.core.plan import printable
 from orchgit.core.scope import Scope
 from orchgit.git import links as leads
 from orchgit.git import trees
-from orchgit.git.door import Door, GitError, Objects, Scratch, quoted
+from orchgit.git.door import Door, GitError, Objects, Scratch, incoming_prefix, quoted
 from orchgit.git.trees import Change, Entry
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def admit(door: Door, output: bytes, start: str, when: str) -> Snapshot:
     head, gone, there, pack = _parsed(output)
     base_tree = door.tree_of(start)
     door.env()  # the engine's own directory is there
-    with tempfile.TemporaryDirectory(dir=door.engine, prefix="incoming-") as folder:
+    with tempfile.TemporaryDirectory(dir=door.engine, prefix=incoming_prefix(door.owner)) as folder:
         incoming = Path(folder)
         for name in ("info", "pack"):
             (incoming / name).mkdir()

@@ -67,7 +67,7 @@ class Level:
     detail: str
     prevented: bool  # the kernel stops writes outside
     networks: tuple[Network, ...] = ("open",)  # what can be enforced
-    datagrams: bool = False  # where the network is cut, UDP is cut too
+    udp: bool = False  # where the network is cut, UDP is cut too
     abstract: bool = False  # where the network is cut, abstract sockets of programs outside are out of reach
     signals: bool = False  # the engine cannot be signalled
     secrets: bool = False  # files outside can be hidden from reading
@@ -224,8 +224,10 @@ def inner_argv(
     return [*KEEPER, *spec, "--", *argv]
 
 
-# -I -S: nothing of the user's or the cell's (PYTHONPATH, sitecustomize, .pth) runs before it is confined.
-KEEPER = (sys.executable, "-I", "-S", str(Path(__file__).with_name("keeper.py")))
+# -I -S: nothing of the user's or the cell's (PYTHONPATH, sitecustomize, .pth) runs before it is confined. Imported, and
+# not run as a script, because only then its bytecode is kept: to compile it took as long as all of its imports.
+_BOOT = "import sys; sys.path.append(sys.argv[1]); import keeper; keeper.main(sys.argv[2:])"
+KEEPER = (sys.executable, "-I", "-S", "-c", _BOOT, str(Path(__file__).parent))
 
 
 def _spec(

@@ -83,7 +83,7 @@ def private() -> list[str]:
 
 def needed() -> list[str]:
     """What has to stay readable wherever it lies: the interpreter, this package's programs, those on PATH."""
-    paths = [sys.prefix, sys.base_prefix, os.path.dirname(KEEPER[0]), str(Path(KEEPER[-1]).parents[1])]
+    paths = [sys.prefix, sys.base_prefix, os.path.dirname(KEEPER[0]), os.path.dirname(KEEPER[-1])]
     hiding = private()
     for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
         folder = os.path.normpath(folder)
@@ -146,7 +146,7 @@ class Bwrap:
             ", ".join(detail),
             prevented=True,
             networks=("none", "loopback", "open"),
-            datagrams=True,
+            udp=True,
             abstract=True,
             signals=True,
             secrets=True,

@@ -122,7 +122,7 @@ class Landlock:
             ", ".join(detail),
             prevented=version >= USEFUL_ABI,
             networks=tuple(network for network in NETWORKS if here[network]),
-            datagrams=limits,
+            udp=limits,
             abstract=version >= 6,
             signals=version >= 6,
             limits=limits,

@@ -55,7 +55,7 @@ class Seatbelt:
         detail = "sandbox-exec (not tested by us), daemons can outlive their attempt"
         # Not "loopback": it would be the machine's own, with whatever listens there.
         return Level(
-            self.name, detail, prevented=True, networks=("none", "open"), datagrams=True, signals=True, secrets=True,
+            self.name, detail, prevented=True, networks=("none", "open"), udp=True, signals=True, secrets=True,
         )  # fmt: skip
 
     def argv(self, confinement: Confinement, argv: Sequence[str]) -> list[str]:

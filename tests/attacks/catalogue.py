@@ -62,9 +62,12 @@ class Attack:
     patience_s: int = 0
     report: Mapping[str, Any] = field(default_factory=dict)
     slow: bool = False
+    known: str = ""  # a fault that is known and not mended: the test must fail
 
 
 def expected(attack: Attack, level: Level) -> Answer:
+    if attack.needs == "landlock":  # a rule about what may be made, which no mount has
+        return attack.held if "landlock" in level.name else attack.answer
     if attack.needs and level.prevented and getattr(level, attack.needs, False):
         return attack.held
     return attack.answer

@@ -43,7 +43,7 @@ COMMANDS: list[Attack] = [
             " echo $(git commit-tree HEAD^{tree} -p HEAD -p $a -p $b -m o) >../git/HEAD"),
     command("empty-commits", what="empty commits reported as work", answer=DETECTED, rule="nothing was changed", by="gate",
             how="for i in 1 2 3; do git -c core.hooksPath=/dev/null commit -q --allow-empty -m $i; done"),
-    command("other-s-commit", what="stand on a private commit of the user's",
+    command("other-s-commit", what="stand on a private commit of the user's", needs="secrets",
             before="git checkout -q private && echo p >p && git add p && git commit -qm p && git checkout -q main",
             how=LITTLE + "git -C \"$USER_REPO\" rev-parse private >../git/HEAD"),
     command("move-branches", what="move every branch of its git directory",
@@ -66,7 +66,7 @@ COMMANDS: list[Attack] = [
     command("sparse", what="hide files by a sparse checkout", how=LITTLE + "git config core.sparseCheckout true;"
             " mkdir -p ../git/info; echo /src/ >../git/info/sparse-checkout"),
     command("exclude", what="hide its own files by info/exclude", how=LITTLE + "mkdir -p ../git/info; echo '*' >../git/info/exclude",
-            answer=DETECTED, rule="nothing was changed", by="gate"),
+            by="harvest: its own git directory and configuration"),
     command("locks", what="leave lock files wherever git takes one",
             how=LITTLE + "for f in index HEAD config packed-refs shallow refs/heads/x; do mkdir -p ../git/$(dirname $f);"
             " : >../git/$f.lock; done; : >../git/gc.pid; : >../git/objects/maintenance.lock"),
@@ -82,10 +82,10 @@ COMMANDS: list[Attack] = [
             how=LITTLE + "for f in harvest harvest-index harvest-said harvest-objects home; do mkdir $TMPDIR/$f; done;"
             " chmod 0 $TMPDIR/harvest"),
     command("push-user", what="push into the user's repository by its path", answer=OPEN, needs="prevented", outside=True,
-            how="git push -q \"$USER_REPO/.git\" HEAD:refs/heads/pushed", by="sandbox"),
+            how="git -c core.hooksPath=/dev/null push -q \"$USER_REPO/.git\" HEAD:refs/heads/pushed", by="sandbox"),
     command("push-origin", what="push to where the user pushes", answer=PREVENTED, how="git push -q origin HEAD:refs/heads/pushed",
             before="git remote add origin https://example.invalid/x", by="a cell has no remotes"),
-    command("fetch-user", what="read a private branch of the user's by its path (reading is not prevented)",
+    command("fetch-user", needs="secrets", what="read a private branch of the user's by its path (reading is not prevented)",
             how=LITTLE + "git fetch -q \"$USER_REPO/.git\" private"),
     command("author", what="commit in somebody else's name", by="the engine writes the commit that lands",
             how=LITTLE + "git add -A; git -c core.hooksPath=/dev/null commit -q --author 'Ada <ada@example.org>' -m x"),
@@ -130,18 +130,18 @@ CONFIGS: list[Attack] = [
     config("config-python-rc", what="Python start-up files in HOME and in the work tree", how=LITTLE +
            "d=$HOME/.local/lib/python3.11/site-packages; mkdir -p $d; echo \"import os; os.system('$MARK')\" >$d/usercustomize.py;"
            " cp $d/usercustomize.py src/api/git.py"),
-    config("stop-harvest", what="stop the harvest by a signal from a filter", answer=DETECTED, rule="too slow", patience_s=2,
-           by="deadline of the harvest",
+    config("stop-harvest", what="stop the harvest by a signal from a filter", by="harvest: its own git directory and configuration",
            how=LITTLE + "git config filter.x.clean 'kill -STOP $PPID; cat'; mkdir -p ../git/info; echo '* filter=x' >../git/info/attributes"),
-    config("kill-harvest", what="kill the harvest from a filter", answer=DETECTED, rule="packed", by="harvest",
-           how=LITTLE + "git config filter.x.clean 'kill -9 $(cut -d\" \" -f4 /proc/$PPID/stat)'; mkdir -p ../git/info;"
+    config("kill-harvest", what="kill the harvest from a filter", by="harvest: its own git directory and configuration",
+           how=LITTLE + "git config filter.x.clean 'kill -9 $PPID'; mkdir -p ../git/info;"
            " echo '* filter=x' >../git/info/attributes"),
-    config("hang-harvest", what="git's configuration as a pipe that nobody writes to", answer=DETECTED, rule="too slow",
+    config("hang-harvest", what="git's configuration as a pipe that nobody writes to", answer=DETECTED, rule="packed",
            patience_s=2, by="deadline of the harvest",
            how=LITTLE + "mkfifo $TMPDIR/p; rm ../git/config; ln -s $TMPDIR/p ../git/config"),
-    config("write-into-harvest", what="write into the harvest's own output from a filter", answer=DETECTED, rule="", by="admit",
-           how=LITTLE + "git config filter.x.clean 'for p in $(ls /proc | grep \"^[0-9]\"); do for f in 1 10 11; do"
-           " [ -p /proc/$p/fd/$f ] && echo 0000000000000000000000000000000000000000 >/proc/$p/fd/$f; done; done 2>/dev/null; cat';"
+    config("write-into-harvest", what="write into the harvest's own output from a filter", by="harvest: its own git directory and configuration",
+           how=LITTLE + "git config filter.x.clean 'p=$PPID; for i in 1 2 3; do for f in 1 10 11; do"
+           " [ -p /proc/$p/fd/$f ] && echo 0000000000000000000000000000000000000000 >/proc/$p/fd/$f; done; tr \"\\0\" \" \" </proc/$p/cmdline | grep -q harvest && break;"
+           " p=$(cut -d\" \" -f4 /proc/$p/stat); done 2>/dev/null; cat';"
            " mkdir -p ../git/info; echo 'honest.py filter=x' >../git/info/attributes"),
     config("lie-in-filter", what="a filter that gives git other content than is in the file", answer=CONTAINED,
            by="what git was given is what is judged",
@@ -221,7 +221,7 @@ OBJECTS: list[Attack] = [
             how=TREE + "move(commit(t, head(), message=b'\\x1b]52;c;ZXZpbA==\\x07\\x1b[2J'))"),
 ]  # fmt: skip
 
-# In place of the harvest: it knows the work tree, the start and the git directory, and may print what it likes.
+# In place of the harvest: it knows the start and the git directory, and may print what it likes.
 LIE = """
 work, start, git_dir = sys.argv[1:4]
 def pack(*objects, count=None, tail=b""):
@@ -230,67 +230,87 @@ def pack(*objects, count=None, tail=b""):
         size = len(data); byte = kind << 4 | size & 15; size >>= 4; head = b""
         while size:
             head += bytes((byte | 128,)); byte = size & 127; size >>= 7
-        body += head + bytes((byte,)) + zlib.compress(data)
+        body += head + bytes((byte,)) + zlib.compress(data, 1)
     return body + hashlib.sha1(body).digest() + tail
 def name(kind, data):
-    return hashlib.sha1(kind + b" %d\\0" % len(data) + data).hexdigest()
-def say(*lines, data=b""):
-    sys.stdout.buffer.write(b"".join(line.encode("utf-8", "surrogateescape") + b"\\n" for line in lines) + data)
+    return hashlib.sha1(kind + b" %d\\0" % len(data) + data).hexdigest().encode()
+def entry(path, oid=None, mode=b"100644"):
+    return mode + b" " + (oid or name(b"blob", blob)) + b"\\t" + path + b"\\0"
+def say(*records, head=None, length=None, data=None):
+    listing = b"".join(records)
+    length = b"%d" % len(listing) if length is None else length
+    sys.stdout.buffer.write((start.encode() if head is None else head) + b"\\n" + length + b"\\n" + listing)
+    sys.stdout.buffer.write(pack((3, blob)) if data is None else data)
+    sys.stdout.flush()
 blob = b"evil\\n"
-leaf = b"100644 README.md\\0" + bytes.fromhex(name(b"blob", blob))
-text = b"tree " + name(b"tree", leaf).encode() + b"\\nparent " + start.encode() + b"\\nauthor " + WHO + b"\\ncommitter " + WHO + b"\\n\\nx\\n"
-c, t = name(b"commit", text), name(b"tree", leaf)
-good = [(1, text), (2, leaf), (3, blob)]
+api = b"src/api/x.py"
 """
 FORGED: list[Attack] = [
     forged(f"lie-{key}", what=what, harvest=LIE + lie, rule=rule)
     for key, what, lie, rule in (
-        ("out-of-scope", "a sound snapshot that changes a file out of scope", "say(c, t, start, data=pack(*good))", "outside"),
+        ("out-of-scope", "a sound answer with a file out of scope", "say(entry(b'README.md'))", "outside"),
+        ("gone", "say that a file out of scope is gone", "say(b'-README.md\\0')", "outside"),
+        ("all-gone", "say that everything is gone", "say(b'-\\0', *(b'-' + d + b'\\0' for d in (b'src', b'tests', b'other')))", "outside"),
         ("silent", "print nothing", "pass", "no snapshot"),
-        ("rubbish", "print rubbish", "say('evil', 'evil', 'evil')", "no snapshot"),
-        ("options", "ids that are options", "say('--output=/tmp/evil', t, start, data=pack(*good))", "no snapshot"),
-        ("revision", "ids that are expressions", "say(c + '^{/x}', t, start, data=pack(*good))", "no snapshot"),
-        ("upper-case", "ids in capital letters", "say(c.upper(), t, start, data=pack(*good))", "no snapshot"),
-        ("newline", "an id with a line more in it", "say(c + '\\r', t, start, data=pack(*good))", "no snapshot"),
-        ("two-questions", "an id and a second question to git", "say(c + ' ' + c, t, start, data=pack(*good))", "no snapshot"),
-        ("sha256", "an id of another length", "say('a' * 64, t, start, data=pack(*good))", ""),
-        ("other-tree", "another tree than its commit's", "say(c, 'a' * 40, start, data=pack(*good))", "not a commit of the tree"),
-        ("tree-as-commit", "a tree for a commit", "say(t, t, start, data=pack(*good))", "not a commit of the tree"),
-        ("no-pack", "the ids, and no objects", "say(c, t, start)", "refused"),
-        ("empty-pack", "the ids, and an empty pack", "say(c, t, start, data=pack())", "refused"),
-        ("cut-pack", "half of a pack", "say(c, t, start, data=pack(*good)[:-30])", "refused"),
-        ("flipped-pack", "a pack with one byte changed",
-         "p = bytearray(pack(*good)); p[20] ^= 1; say(c, t, start, data=bytes(p))", "refused"),
-        ("wrong-sum", "a pack with another check sum", "say(c, t, start, data=pack(*good)[:-1] + b'x')", "refused"),
-        ("tail", "something after the pack", "say(c, t, start, data=pack(*good, tail=b'evil'))", "refused"),
-        ("count", "a pack that claims four thousand million objects", "say(c, t, start, data=pack(*good, count=0xFFFFFFFF))",
-         "refused"),
-        ("missing", "a pack without the file that its tree names", "say(c, t, start, data=pack(*good[:2]))", "refused"),
-        ("bad-delta", "a pack with a delta on an object of the user's", "say(c, t, start, data=pack((7, b'x' * 20), *good))",
-         "refused"),
-        ("bad-type", "a pack with an object of no type", "say(c, t, start, data=pack((0, b'x'), *good))", "refused"),
-        ("signal", "die by a signal in the middle", "say(c, t); sys.stdout.flush(); os.kill(os.getpid(), 9)", "packed"),
-        ("exit-code", "all of it, and an exit code", "say(c, t, start, data=pack(*good)); sys.stdout.flush(); os._exit(3)",
-         "packed"),
+        ("rubbish", "print rubbish", "print('evil\\nevil\\nevil')", "no snapshot"),
+        ("option", "an id that is an option", "say(entry(api), head=b'--output=/tmp/evil')", "no snapshot"),
+        ("revision", "an id that is an expression", "say(entry(api), head=start.encode() + b'^{/x}')", "no snapshot"),
+        ("upper-case", "an id in capital letters", "say(entry(api), head=b'A' * 40)", "no snapshot"),
+        ("return", "an id with a carriage return", "say(entry(api), head=start.encode() + b'\\r')", "no snapshot"),
+        ("two-questions", "an id and a second question to git", "say(entry(api), head=start.encode() + b' ' + start.encode())", "no snapshot"),
+        ("sha256", "an id of another length", "say(entry(api), head=b'a' * 64)", "refused"),
+        ("unknown", "an id of nothing", "say(entry(api), head=b'a' * 40)", "refused"),
+        ("tree-as-head", "a tree for a commit", "t = b'100644 a\\0' + bytes.fromhex(name(b'blob', blob).decode())\n"
+         "say(entry(api), head=name(b'tree', t), data=pack((2, t), (3, blob)))", "another kind"),
+        ("length-word", "a length that is no number", "say(entry(api), length=b'many')", "no snapshot"),
+        ("length-less", "a length below zero", "say(entry(api), length=b'-1')", "no snapshot"),
+        ("length-more", "a length beyond the end", "say(entry(api), length=b'99999999')", "no snapshot"),
+        ("length-short", "a length that cuts a name off", "say(entry(api), length=b'50')", ""),
+        ("record", "a line of the list that is none", "say(b'evil\\0')", "no snapshot"),
+        ("dot-dot", "a name with .. in it", "say(entry(b'src/api/../../README.md'))", "not a name"),
+        ("absolute", "a name from the root of the host", "say(entry(b'/etc/passwd'))", "not a name"),
+        ("dot-git", "a name in .git", "say(entry(b'.git/config'))", "not a name"),
+        ("dot-git-inside", "a name in a .GIT in scope", "say(entry(b'src/api/.GIT/config'))", "not a name"),
+        ("git-8.3", "a name in GIT~1", "say(entry(b'src/api/GIT~1/config'))", "not a name"),
+        ("git-hfs", "a name in a .git with an invisible letter", "say(entry('src/api/.g\\u200cit/x'.encode()))", "not a name"),
+        ("double-slash", "a name with an empty part", "say(entry(b'src/api//x'))", "not a name"),
+        ("ends-in-slash", "a name that ends in a slash", "say(entry(b'src/api/x/'))", "not a name"),
+        ("dot", "a name that begins with ./", "say(entry(b'./src/api/x'))", "not a name"),
+        ("nameless", "a file without a name", "say(entry(b''))", ""),
+        ("both", "a file and a directory of one name", "say(entry(b'src/api/x'), entry(b'src/api/x/y'))", "not a name"),
+        ("control", "a name with a newline in it", "say(entry(b'src/api/a\\nb'))", "control"),
+        ("deep", "a name nested 3000 deep", "say(entry(b'src/api/' + b'd/' * 3000 + b'x'))", "nested too deep"),
+        ("many", "six thousand files of one content", "say(*(entry(b'src/api/%d' % n) for n in range(6000)))", "6000 files"),
+        ("link", "a symbolic link", "say(entry(b'src/api/x', mode=b'120000'))", "symbolic link"),
+        ("gitlink", "a submodule", "say(entry(b'src/api/x', mode=b'160000'))", "submodule"),
+        ("tree-entry", "a tree as an entry", "t = b'100644 README.md\\0' + bytes.fromhex(name(b'blob', blob).decode())\n"
+         "say(entry(b'src/api/x', name(b'tree', t), b'040000'), data=pack((2, t), (3, blob)))", ""),
+        ("tree-as-file", "a tree as a file's content", "t = b'100644 README.md\\0' + bytes.fromhex(name(b'blob', blob).decode())\n"
+         "say(entry(api, name(b'tree', t)), data=pack((2, t), (3, blob)))", "another kind"),
+        ("mode", "a mode that git does not know", "say(entry(api, mode=b'100777'))", ""),
+        ("missing", "a file whose content is not there", "say(entry(api, b'a' * 40))", "not there"),
+        ("no-pack", "names, and no objects", "say(entry(api), data=b'')", "not there"),
+        ("empty-pack", "names, and an empty pack", "say(entry(api), data=pack())", "not there"),
+        ("cut-pack", "half of a pack", "say(entry(api), data=pack((3, blob))[:-10])", "refused"),
+        ("flipped-pack", "a pack with one byte changed", "p = bytearray(pack((3, blob))); p[16] ^= 1; say(entry(api), data=bytes(p))", "refused"),
+        ("wrong-sum", "a pack with another check sum", "say(entry(api), data=pack((3, blob))[:-1] + b'x')", "refused"),
+        ("count", "a pack that claims four thousand million objects", "say(entry(api), data=pack((3, blob), count=0xFFFFFFFF))", "refused"),
+        ("bad-delta", "a pack with a delta on what is not there", "say(entry(api), data=pack((7, b'x' * 20), (3, blob)))", "refused"),
+        ("bad-type", "a pack with an object of no type", "say(entry(api), data=pack((0, b'x'), (3, blob)))", "refused"),
+        ("signal", "die by a signal at the end", "say(entry(api)); os.kill(os.getpid(), 9)", "packed"),
+        ("exit-code", "a sound answer and an exit code", "say(entry(api)); os._exit(3)", "packed"),
+        ("bomb", "a file of 200 MB in a pack of 1 MB", "blob = bytes(200_000_000); say(entry(api))", "bytes, at most"),
     )
 ]  # fmt: skip
 FORGED += [
-    forged("lie-bomb", what="a file of 200 MB in a pack of 200 KB", rule="bytes, at most",
-           harvest=LIE + "big = bytes(200_000_000); leaf = b'100644 a\\0' + bytes.fromhex(name(b'blob', big))\n"
-           "inner = b'40000 api\\0' + bytes.fromhex(name(b'tree', leaf))\n"
-           "import subprocess\n"
-           "def entries(rev): return subprocess.check_output(['git', '--git-dir', git_dir, 'cat-file', 'tree', rev])\n"
-           "api = entries(start + ':src/api'); new = b'100644 A0\\0' + bytes.fromhex(name(b'blob', big)) + api\n"
-           "src = entries(start + ':src').replace(bytes.fromhex(name(b'tree', api)), bytes.fromhex(name(b'tree', new)))\n"
-           "root = entries(start + ':').replace(bytes.fromhex(name(b'tree', entries(start + ':src'))), bytes.fromhex(name(b'tree', src)))\n"
-           "text = text.replace(t.encode(), name(b'tree', root).encode())\n"
-           "say(name(b'commit', text), name(b'tree', root), start, data=pack((1, text), (2, root), (2, src), (2, new), (3, big)))"),
-    forged("lie-user-commit", what="name a private commit of the user's as its work", rule="outside",
+    forged("lie-tail", what="something after the pack", answer=CONTAINED, by="git reads one pack",
+           harvest=LIE + "say(entry(api), data=pack((3, blob), tail=b'evil'))"),
+    forged("lie-user-commit", what="name a private commit of the user's as its history", answer=CONTAINED, needs="secrets", held=DETECTED,
+           by="only the list is judged and lands",
            before="git checkout -q private && echo p >p && git add p && git commit -qm p && git checkout -q main",
            harvest=LIE + "import subprocess\n"
            "user = open(git_dir + '/objects/info/alternates').read().strip().strip('\"').removesuffix('/objects')\n"
-           "ask = lambda r: subprocess.check_output(['git', '--git-dir', user, 'rev-parse', r], text=True).strip()\n"
-           "say(ask('private'), ask('private^{tree}'), start, data=pack())"),
+           "say(entry(api), head=subprocess.check_output(['git', '--git-dir', user, 'rev-parse', 'private']).strip())"),
 ]  # fmt: skip
 
 ATTACKS = [*COMMANDS, *CONFIGS, *OBJECTS, *FORGED]

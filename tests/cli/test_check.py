@@ -13,7 +13,7 @@ import pytest
 
 from orchgit.__main__ import main
 from tests.support.repos import ENV, EXECUTABLE, FILE, GITLINK, LINK, Files, Repo, git, repository, snapshot
-from tests.support.scenario import Book, make, piece, turn, write
+from tests.support.scenario import Book, bash, make, piece, turn, write
 
 Said = tuple[int, str, str]
 Check = Callable[..., Said]
@@ -326,6 +326,13 @@ def test_a_shallow_clone_never_passes_by_mistake(repo: Repo, check: Check, tmp_p
     code, _, err = check(place, *between(commits[0], "HEAD"), *SRC)
     assert (code, "cut off" in err, "--deepen" in err) == (2, True, True)
     git(place, "fetch", "-q", "--unshallow")
+    # The base is there and an ancestor, but a side branch that was merged is cut off.
+    side = then(repo, {b"src/side": X}, then(repo, {b"secret": X}, commits[0]))
+    merge = then(repo, {b"src/side": X}, commits[-1], side)
+    git(repo.root, "update-ref", "refs/heads/main", merge)
+    git(tmp_path, "clone", "-q", "--depth=2", f"file://{repo.root}", str(tmp_path / "cut"))
+    code, _, err = check(tmp_path / "cut", *between(commits[-1], "HEAD"), *SRC, "--merges")
+    assert (code, f"cut off at {side[:10]}" in err) == (2, True)
     assert check(place, *between(commits[0], "HEAD"), *SRC)[0] == 1
 
 
@@ -517,13 +524,18 @@ def test_staged_in_every_form_of_index(repo: Repo, check: Check, tmp_path: Path)
 
 def test_the_scope_of_a_plan(tmp_path: Path, check: Check) -> None:
     world = make(tmp_path)
-    book = Book(piece("one", "api-agent", ["one/**"])).work("one", turn(write("one/made.txt", "1\n")))
+    one = piece("one", "api-agent", ["one/**"], symlinks=True)
+    link = turn(bash("ln -s made.txt one/link"))
+    book = Book(one).work("one", turn(write("one/made.txt", "1\n")), link)
     world.start(book, "--yes")
     run = world.name
     for target in (f"{run}/one", "one"):
         code, out, err = check(world.repo, "--plan", target)
         assert code == 0, err
-        assert "in scope: 1 changed file in 1 commit" in out
+        assert "in scope: 2 changed files in 1 commit" in out
+    assert "120000" in world.git("ls-tree", "-r", f"orchgit/{run}/integration")
+    assert "Symbolic links are allowed" in world.blob(world.events("agent.started", role="worker")[0]["data"]["brief"])
+    assert "symbolic links too" in world.run("plan").out
     world.commit({"two.txt": "2\n"})
     assert check(world.repo, "--plan", "one", "--head", "HEAD")[0] == 1
     assert check(world.repo, "--plan", f"{run}/nobody")[0] == 2

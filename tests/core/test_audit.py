@@ -296,6 +296,7 @@ TRUSTED = {
     "roster.*.description roster.*.model sandbox sandboxed scripted settings.agent_retries "
     "settings.attempts settings.parallel settings.plan_retries settings.rounds tool",
     "issue.read": "source text title",
+    "plan.approved": "signature",
     "cell.made": "approximate branch canary.* sandbox start",
     "agent.started": "backend brief model network purpose sandbox",
     "agent.exited": "cache_read_tokens cache_write_tokens calls cost_micro duration_ms input_tokens member message "

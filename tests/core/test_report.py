@@ -134,7 +134,7 @@ def moments(odds: Odds, seeds: range) -> list[tuple[Run, list[e.Event]]]:
 
 def test_every_state_can_be_told() -> None:
     seen = set()
-    for run, log in moments(ROUGH, range(4)) + moments(WILD, range(10, 12)):
+    for run, log in moments(ROUGH, range(4)) + moments(WILD, range(10, 13)):
         lines = report.status_lines(run)
         assert lines[0].startswith(f"{RUN}  {run.phase}")
         assert all(calm(line) for line in lines)

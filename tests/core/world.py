@@ -239,7 +239,10 @@ class World:
     def blob(self, digest: str) -> Literal["here", "changed", "missing", "elsewhere"]:
         return "here"
 
-    def signed(self, statement: bytes, signature: str) -> str | None:
+    def signature(self, commit: str) -> str:
+        return ""
+
+    def signed(self, base: str, statement: bytes, signature: str) -> str | None:
         return None
 
     def ref(self, name: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,18 +14,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from orchgit import runner
+from orchgit.config import Config
 from orchgit.core import events as e
-from orchgit.core.decide import ENGINE, decide
+from orchgit.core.decide import ENGINE, decide, waiting
 from orchgit.core.errors import Kind, OrchgitError
 from orchgit.core.state import Illegal, Run
 from orchgit.effects import World
-from orchgit.eventlog import Log, Store, write_file
-from orchgit.git.door import GitError
+from orchgit.eventlog import Holder, Log, Store, write_file
 from orchgit.git.user import UserRepo
 from orchgit.watch import Watchdog
 from tests.support.repos import repository
@@ -185,7 +187,10 @@ def test_anything_wrong_before_the_last_line_is_refused(quick: Path) -> None:
 
 def test_one_writer(path: Path) -> None:
     log = Log(path)
-    assert Store(path).holder() == os.getpid()
+    holder = Store(path).holder()
+    assert holder is not None
+    assert (holder.pid, holder.host) == (os.getpid(), socket.gethostname())
+    assert holder.since.endswith("Z")
     with pytest.raises(OrchgitError) as error:
         Log(path)
     assert error.value.kind is Kind.USAGE
@@ -203,7 +208,7 @@ def test_looking_does_not_hold(path: Path) -> None:
     """Two who look must not see each other, nor keep an engine from starting."""
     Log(path).close()
     stop = threading.Event()
-    seen: set[int | None] = set()
+    seen: set[Holder | None] = set()
 
     def look() -> None:
         store = Store(path)
@@ -260,7 +265,7 @@ import resource, sys
 from pathlib import Path
 from orchgit import runner
 from orchgit.core import events as e
-from orchgit.core.decide import ENGINE, decide
+from orchgit.core.decide import ENGINE, decide, waiting
 from orchgit.core.errors import OrchgitError
 from orchgit.eventlog import Log
 log = Log(Path(sys.argv[1]))
@@ -313,7 +318,7 @@ import os, random, signal, sys, time
 from pathlib import Path
 from orchgit import runner
 from orchgit.core import events as e
-from orchgit.core.decide import ENGINE, decide
+from orchgit.core.decide import ENGINE, decide, waiting
 from orchgit.eventlog import Log, Store
 
 path, rng = Path(sys.argv[1]), random.Random(7)
@@ -484,20 +489,41 @@ def test_submit_to_a_run_alive_or_not(live: runner.Runner) -> None:
 def a_world(tmp_path: Path, log: Log) -> World:
     repo = repository(tmp_path / "user")
     found = UserRepo(repo.root, repo.common, repo.ask("rev-parse", "HEAD"), "refs/heads/main", "sha1", None)
-    return World(found, repo.door(), cast(Any, None), tmp_path / "state", Watchdog())
+    return World(found, repo.door(), cast(Any, SimpleNamespace(config=Config())), tmp_path / "state", Watchdog())
 
 
-def test_an_exception_in_a_thread_surfaces(tmp_path: Path, path: Path) -> None:
-    """The base is a commit that is not there: git fails in the thread of the plan, and `drive` raises it."""
+def test_what_git_cannot_do_stops_at_a_human(tmp_path: Path, path: Path) -> None:
+    """The base is a commit that is not there, as if somebody had deleted it: an outcome, and no traceback."""
     a_log(path)
     log = Log(path)
     made = runner.Runner(log)
     world = a_world(tmp_path, log)
-    # What an engine before this one had asked for is taken up again: who only reads can read again, nothing is lost.
-    with pytest.raises(GitError, match="ls-tree"):
+    run = made.drive(world)
+    assert waiting(run) == "blockers"
+    (blocker,) = run.open_blockers()
+    assert blocker.kind == "unavailable"
+    assert "ls-tree" in blocker.text
+    made.record(e.Draft(e.AbortRequested("enough"), ADA))
+    assert made.drive(world).phase == "aborted"
+    assert log.read()[-1].body == e.LogCheckpointed(
+        made.run.milestone, log.read()[-2].hash, "", f"git could not take it: {'1' * 40}"
+    )
+    made.close()
+    world.watchdog.close()
+    world.door.close()
+
+
+def test_an_exception_in_a_thread_surfaces(tmp_path: Path, path: Path) -> None:
+    """There is nobody to ask: a fault in the thread of the plan, and `drive` raises it."""
+    log = Log(path)
+    made = runner.Runner(log)
+    world = a_world(tmp_path, log)
+    made.record(started(world.repo.head), READ)
+    # What was asked for is taken up: who only reads can read again, nothing is lost.
+    with pytest.raises(AttributeError, match="has no attribute 'roster'"):
         made.drive(world)
     types = [event.body.type for event in log.read()]
-    assert types.count("plan.requested") == 1 + types.count("plan.invalid")
+    assert types.count("plan.requested") == 1
     assert "agent.failed" not in types
     assert made.run.pending, "it stays open, for resume"
     assert runner.load(log) == made.run

@@ -274,6 +274,11 @@ def layers() -> Iterator[Overlay]:
     shutil.rmtree(root)
 
 
+def test_overlays_work_or_the_kernel_says_why_not() -> None:
+    # Or a fault of ours would only skip the tests below.
+    assert not OVERLAY or OVERLAY.startswith(("user namespace: ", "overlay at ", "overlays are for")), OVERLAY
+
+
 @needs_overlay
 @WAYS
 @pytest.mark.parametrize("network", ["none", "loopback"])

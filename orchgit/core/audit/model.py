@@ -73,8 +73,11 @@ class Facts(Protocol):
     def blob(self, digest: str) -> Literal["here", "changed", "missing", "elsewhere"]:
         """A blob of the run, by SHA-256. elsewhere: this is not the machine of the run, and it was not published."""
 
-    def signed(self, statement: bytes, signature: str) -> str | None:
-        """Whose signature it is, by the allowed signers of the base commit; "" for nobody's; None: cannot be asked."""
+    def signature(self, commit: str) -> str:
+        """Of a checkpoint, armoured; "" for none."""
+
+    def signed(self, base: str, statement: bytes, signature: str) -> str | None:
+        """Whose signature it is, by the allowed signers of the commit `base`; "" for nobody; None: cannot say."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import accumulate
 
 from orchgit.core import events as e
 from orchgit.core.audit.model import Doubt, Facts, Found, Law, Note, Reading, Said, attested, trailers
@@ -49,6 +51,7 @@ def _checkpoints(reading: Reading, facts: Facts) -> Iterator[Said]:
     if reading.unread:
         return
     seen: set[str] = set()
+    ends = list(accumulate(len(event.line) for event in reading.events))  # of each line, in bytes
     for ref, tip in facts.checkpoints().items():
         at, size_above = tip, len(reading.data) + 1
         while at and at not in seen:
@@ -58,12 +61,11 @@ def _checkpoints(reading: Reading, facts: Facts) -> Iterator[Said]:
                 yield Found(f"commit {at}", f"a checkpoint of {ref} that is missing, or holds no log")
                 break
             blob, size = held
-            log = reading.data[:size]
-            if size >= size_above or facts.blob_id(log) != blob:
+            if size >= size_above or facts.blob_id(reading.data[:size]) != blob:
                 yield Found(f"commit {at}", f"{ref}: its log is not the beginning of the one after it")
-            last = log.count(b"\n") - 1
+            last = bisect_left(ends, size)
             named = attested(commit)
-            if named is None or last < 0 or named != (last, reading.events[last].hash):
+            if size not in ends[last : last + 1] or named != (last, reading.events[last].hash):
                 yield Found(f"commit {at}", f"{ref}: it does not name the event that its log ends with")
             if trailers(commit.message).get("Orchgit-Run") != [reading.run.id]:
                 yield Found(f"commit {at}", f"{ref}: it is not of this run")
@@ -100,9 +102,7 @@ def _digests(body: e.Body) -> list[tuple[str, str]]:
 
 def redacted(reading: Reading) -> dict[str, e.Event]:
     """digest -> the event that says it was dropped."""
-    return {
-        getattr(event.body, "digest", ""): event for event in reading.events if event.body.type == "redaction.recorded"
-    }
+    return {ev.body.digest: ev for ev in reading.events if isinstance(ev.body, e.RedactionRecorded)}
 
 
 def _blobs(reading: Reading, facts: Facts) -> Iterator[Said]:
@@ -125,8 +125,24 @@ def _redactions(reading: Reading, facts: Facts) -> Iterator[Said]:
         if facts.blob(digest) == "here":
             yield Found(f"event {event.seq}", f"blob {digest} was redacted, and is here")
         else:
-            why = getattr(event.body, "why", "")
-            yield Note(f"blob {digest} was redacted at event {event.seq} by {event.actor.id}: {why}")
+            assert isinstance(event.body, e.RedactionRecorded)
+            yield Note(f"blob {digest} was redacted at event {event.seq} by {event.actor.id}: {event.body.why}")
+
+
+def _signed(reading: Reading, facts: Facts) -> Iterator[Said]:
+    if reading.run.started is None:
+        return
+    for ref, commit in facts.checkpoints().items():
+        signature, named = facts.signature(commit), attested(facts.commit(commit))
+        if not signature or named is None:
+            continue
+        who = facts.signed(reading.run.started.base, e.checkpoint_statement(reading.run.id, *named), signature)
+        if who is None:
+            yield Doubt(f"the signature of {commit} cannot be checked here")
+        elif not who:
+            yield Found(f"commit {commit}", f"{ref}: signed by no key that the base commit allows, or of another log")
+        else:
+            yield Note(f"{ref}, up to event {named[0]}, is signed by {who}")
 
 
 LAWS = (
@@ -136,6 +152,8 @@ LAWS = (
     Law("log.time", "Time never goes back.", _time, "asserted"),
     Law("log.copies", "Every published copy of the log is the beginning of this one.", _copies, needs_git=True),
     Law("log.checkpoints", "Every checkpoint goes on from the one before it.", _checkpoints, needs_git=True),
+    Law("log.signatures", "Every signed checkpoint is signed by a key that the base commit allows.", _signed,
+        needs_git=True),
     Law("log.blobs", "Every blob that the log names is unchanged, or was redacted.", _blobs, needs_git=True),
     Law("log.redactions", "What was redacted is gone, and the log says who did it and why.", _redactions,
         "witnessed", needs_git=True),

@@ -65,15 +65,12 @@ def _signatures(reading: Reading, facts: Facts) -> Iterator[Said]:
     for event in reading.events:
         if not isinstance(event.body, e.PlanApproved) or started is None:
             continue
-        body, signature = event.body, getattr(event.body, "signature", "")
-        if not signature:
+        body = event.body
+        if not body.signature:
             yield Note(f"the approval of v{body.version} is not signed: who {event.actor.id} is, nothing shows")
             continue
-        statement = (
-            f"orchgit approval\nrun: {event.run}\nbase: {started.base}\nversion: {body.version}\n"
-            f"plan: sha256:{body.digest}\n"
-        )
-        who = facts.signed(statement.encode(), signature)
+        statement = e.approval_statement(event.run, started.base, body.version, body.digest)
+        who = facts.signed(started.base, statement, body.signature)
         if who is None:
             yield Doubt(f"the signature of event {event.seq} cannot be checked here")
         elif not who:

@@ -1,0 +1,64 @@
+"""A seeded sample of `python -m tests.crash`, which is all of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from random import Random
+
+import pytest
+
+from tests.crash.harness import AT_WORK, Fault, Lab, call_points, doubles, event_points
+
+pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="the shim that kills at a call is C, and there is no cc")
+SEED = 20
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab() as made:
+        yield made
+
+
+def holds(lab: Lab, *faults: Fault, fired: int | None = None) -> None:
+    result = lab.case(*faults)
+    assert result.wrong == [], f"{faults}: {result.where}\n{result.said}"
+    assert result.fired == (len(faults) if fired is None else fired), f"{faults} was not seen to happen"
+
+
+@pytest.mark.parametrize("index", range(6))
+def test_killed_at_an_event(lab: Lab, index: int) -> None:
+    """One of each phase."""
+    points = event_points(lab.events)
+    holds(lab, points[index + 6 * Random(SEED + index).randrange(lab.events - 2)])
+
+
+@pytest.mark.parametrize("index", range(6))
+def test_killed_at_a_call(lab: Lab, index: int) -> None:
+    """One of each sixth of the run."""
+    points = call_points(lab.calls)
+    sixth = len(points) // 6
+    holds(lab, points[index * sixth + Random(SEED + index).randrange(sixth - 20)])
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_killed_again_while_it_recovers(lab: Lab, index: int) -> None:
+    singles = event_points(lab.events)[:500] + call_points(lab.calls - 500)
+    (pair,) = doubles(singles, Random(SEED + index), 1, 40, 3)
+    holds(lab, *pair)
+
+
+def test_what_began_half_never_began(lab: Lab) -> None:
+    """Before, while and after the first batch is written: there is no run, or a whole one."""
+    for phase, part in (("before", 0), ("torn", 50), ("unsynced", 0)):
+        holds(lab, {"kind": "event", "number": 1, "phase": phase, "part": part})
+
+
+@pytest.mark.parametrize("again", [1, 40, 0])
+def test_agents_that_outlive_their_engine_are_stopped(again: int) -> None:
+    """As on a platform where nothing kills them: killed while the worker is at work, and again while it is resumed."""
+    with Lab(outliving=100, without=("immortal",)) as lab:
+        second: list[Fault] = [{"kind": "call", "number": again, "action": "kill"}] if again else []
+        result = lab.case(AT_WORK, *second)
+        assert result.wrong == [], f"{result.where}\n{result.said}"
+        assert result.fired == 1 + len(second)
