@@ -269,7 +269,7 @@ class _Exec:
         if len(refused) > LISTED:
             self._say(f"  … and {len(refused) - LISTED} more REFUSED")
         for path in report["touched"][:LISTED]:
-            self._say(f"  touched on the way, outside the scope, and not there any more: {path}")
+            self._say(f"  touched, outside the scope, and not in what it left (gone, or ignored by git): {path}")
         for why in report["watch_incomplete"]:
             self._say(f"the watchdog may have missed something: {why}")
         name = self.ref.removeprefix("refs/heads/")

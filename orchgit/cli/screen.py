@@ -1,4 +1,5 @@
-"""What a person sees while a run goes on: a live table on a terminal, plain lines elsewhere. All of it on stderr."""
+"""What a person sees while a run goes on: a live table on a terminal, plain lines elsewhere: on stderr, but where it is
+what was asked for."""
 
 from __future__ import annotations
 
@@ -32,17 +33,18 @@ LOUD = frozenset(
 class Screen:
     """A listener of the runner, and where agents' progress lines go. Safe to call from any thread."""
 
-    def __init__(self, *, verbose: bool = False, table: bool = True) -> None:
-        """`table`: whether agents at work are shown, live, on a terminal."""
+    def __init__(self, *, verbose: bool = False, asked: bool = False) -> None:
+        """`asked`: the story is what was asked for, so it goes to stdout, and without a live table."""
         self._verbose = verbose
-        self._table_wanted = table
+        self._asked = asked
+        self._file = sys.stdout if asked else sys.stderr
         self._live: Live | None = None
         self._console: Console | None = None
         self._run: Run | None = None
         self._doing: dict[str, str] = {}
         self._since: dict[str, float] = {}
         self._lock = threading.Lock()
-        self._terminal = sys.stderr.isatty()
+        self._terminal = self._file.isatty()
 
     def __enter__(self) -> Screen:
         return self
@@ -85,7 +87,7 @@ class Screen:
         elif self._terminal:
             self._out().print(safe(line), markup=False, highlight=False)  # broken at words, not in them
         else:
-            print(safe(line), file=sys.stderr, flush=True)
+            print(safe(line), file=self._file, flush=True)
 
     def say(self, text: str) -> None:
         """Lines for the person, outside the story of events."""
@@ -97,11 +99,11 @@ class Screen:
         if self._console is None:
             from orchgit.cli.common import console
 
-            self._console = console(stderr=True)
+            self._console = console(stderr=not self._asked)
         return self._console
 
     def _show(self) -> None:
-        if not self._terminal or not self._table_wanted or self._live is not None:
+        if not self._terminal or self._asked or self._live is not None:
             return
         from rich.live import Live
 

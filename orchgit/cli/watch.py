@@ -36,7 +36,7 @@ def command(
     store = store_of(run)
     state = Run(store.run)
     told: list[str] = []
-    with Screen(verbose=verbose, table=False) as screen:
+    with Screen(verbose=verbose, asked=True) as screen:
         for line in _lines(store):
             if line is None:
                 waits = _waits(store, state)

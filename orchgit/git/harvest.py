@@ -26,6 +26,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+HEAD_S, HISTORY_S = 30, 240  # the history is given up after that, and the files are not
 OPAQUE = "user.overlay.opaque"
 TREE, LINK, GITLINK = b"40000", b"120000", b"160000"
 SETTINGS = (
@@ -251,19 +252,24 @@ def pack_history(cell: Cell, new: list[bytes]) -> tuple[str, str] | None:
         "GIT_DIR": cell.git_dir, "GIT_OBJECT_DIRECTORY": f"{cell.git_dir}/objects",
         "GIT_ALTERNATE_OBJECT_DIRECTORIES": ours,
     }  # fmt: skip
-    asked = subprocess.run(
-        git_argv(("rev-parse", "-q", "--verify", "HEAD^{commit}")), stdout=subprocess.PIPE, env=env, cwd=cell.tree,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    head = asked.stdout.decode("ascii", "replace").strip()
-    if asked.returncode or head == cell.start:
+    argv = git_argv(("rev-parse", "-q", "--verify", "HEAD^{commit}"))
+    try:
+        with open(path, "wb") as to:
+            asked = subprocess.run(
+                argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env, cwd=cell.tree, timeout=HEAD_S
+            )
+            head = asked.stdout.strip()
+            if asked.returncode or head == cell.start.encode():
+                return None
+            wanted = b"".join(b"%b\n" % line for line in (head, b"^" + cell.start.encode(), *dict.fromkeys(new)))
+            # --sparse: look into those trees alone that the commits changed.
+            argv = git_argv(("pack-objects", "--revs", "--sparse", "--stdout", "-q"))
+            done = subprocess.run(
+                argv, input=wanted, stdout=to, stderr=subprocess.DEVNULL, env=env, cwd=cell.tree, timeout=HISTORY_S
+            )
+    except subprocess.TimeoutExpired:  # its configuration may be a pipe that nobody writes to
         return None
-    wanted = b"".join(b"%b\n" % line for line in (head.encode(), b"^" + cell.start.encode(), *dict.fromkeys(new)))
-    with open(path, "wb") as to:
-        # --sparse: look into those trees alone that the commits changed.
-        argv = git_argv(("pack-objects", "--revs", "--sparse", "--stdout", "-q"))
-        done = subprocess.run(argv, input=wanted, stdout=to, stderr=subprocess.DEVNULL, env=env, cwd=cell.tree)
-    return None if done.returncode else (head, path)
+    return None if done.returncode else (head.decode(), path)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from orchgit.git.door import Door, Missing, Objects
 
@@ -38,8 +39,12 @@ def entries(door: Objects, tree: str) -> dict[bytes, Entry]:
     kind, data = door.read(tree)
     if kind != b"tree":
         raise Missing(tree)
+    return dict(_parsed(data, 20 if door.format == "sha1" else 32))
+
+
+@lru_cache(maxsize=64)  # the root of a wide repository is looked at by every step of the gate
+def _parsed(data: bytes, width: int) -> Mapping[bytes, Entry]:
     found: dict[bytes, Entry] = {}
-    width = 20 if door.format == "sha1" else 32
     at = 0
     while at < len(data):
         space = data.index(b" ", at)

@@ -72,6 +72,7 @@ LIMIT_PASSED = 128  # an exit status
 LOOK_S = 0.25  # between two countings; a fork bomb makes a few thousand meanwhile
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x20000, 0x10000000, 0x40000000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+MS_RDONLY = 1
 
 COUNTED = ("memory", "processes")
 
@@ -255,6 +256,10 @@ def mount_overlay(at: str, lowers: list[str], upper: str, work: str) -> None:
     options = f"userxattr,lowerdir={':'.join(lowers)},upperdir={upper},workdir={work}"
     point = f"/proc/self/fd/{open_real(at)}"
     call(f"overlay at {at}", libc.mount, *map(os.fsencode, ("overlay", point, "overlay")), 0, os.fsencode(options))
+    # By their own names the layers are other cells' files too, and Landlock lets an owner change modes and times.
+    for layer in (upper, work, *lowers):
+        cover = map(os.fsencode, ("tmpfs", layer, "tmpfs"))
+        call("an empty directory over a layer", libc.mount, *cover, MS_RDONLY, b"size=4k,mode=555")
     os.chdir(cwd)  # or it would still be the directory below the mount
 
 

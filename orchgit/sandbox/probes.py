@@ -237,7 +237,7 @@ PROBES: tuple[Probe, ...] = (
           "syscall(30 if arm else 251, 1, engine, 3 << 13)"),
     # At bwrap its keeper is confined as it is itself, and holds nothing that it has not got.
     Probe("keeper-memory", "processes", "open the memory of the program that keeps it", "",
-          "if 'keeper.py' not in io_open(f'/proc/{getppid()}/cmdline').read(): raise OSError(errno.ESRCH, 'unseen')\n"
+          "if 'keeper' not in io_open(f'/proc/{getppid()}/cmdline').read(): raise OSError(errno.ESRCH, 'unseen')\n"
           "open(f'/proc/{getppid()}/mem', O_RDWR)", False, False),
     Probe("daemon", "processes", "leave a daemon behind that works on", "keeper",
           "import time\nif fork() == 0:\n    setsid()\n    if fork() == 0:\n"

@@ -43,7 +43,7 @@ COMMANDS: list[Attack] = [
             " echo $(git commit-tree HEAD^{tree} -p HEAD -p $a -p $b -m o) >../git/HEAD"),
     command("empty-commits", what="empty commits reported as work", answer=DETECTED, rule="nothing was changed", by="gate",
             how="for i in 1 2 3; do git -c core.hooksPath=/dev/null commit -q --allow-empty -m $i; done"),
-    command("other-s-commit", what="stand on a private commit of the user's",
+    command("other-s-commit", what="stand on a private commit of the user's", needs="secrets",
             before="git checkout -q private && echo p >p && git add p && git commit -qm p && git checkout -q main",
             how=LITTLE + "git -C \"$USER_REPO\" rev-parse private >../git/HEAD"),
     command("move-branches", what="move every branch of its git directory",
@@ -85,7 +85,7 @@ COMMANDS: list[Attack] = [
             how="git -c core.hooksPath=/dev/null push -q \"$USER_REPO/.git\" HEAD:refs/heads/pushed", by="sandbox"),
     command("push-origin", what="push to where the user pushes", answer=PREVENTED, how="git push -q origin HEAD:refs/heads/pushed",
             before="git remote add origin https://example.invalid/x", by="a cell has no remotes"),
-    command("fetch-user", what="read a private branch of the user's by its path (reading is not prevented)",
+    command("fetch-user", needs="secrets", what="read a private branch of the user's by its path (reading is not prevented)",
             how=LITTLE + "git fetch -q \"$USER_REPO/.git\" private"),
     command("author", what="commit in somebody else's name", by="the engine writes the commit that lands",
             how=LITTLE + "git add -A; git -c core.hooksPath=/dev/null commit -q --author 'Ada <ada@example.org>' -m x"),
@@ -133,14 +133,15 @@ CONFIGS: list[Attack] = [
     config("stop-harvest", what="stop the harvest by a signal from a filter", by="harvest: its own git directory and configuration",
            how=LITTLE + "git config filter.x.clean 'kill -STOP $PPID; cat'; mkdir -p ../git/info; echo '* filter=x' >../git/info/attributes"),
     config("kill-harvest", what="kill the harvest from a filter", by="harvest: its own git directory and configuration",
-           how=LITTLE + "git config filter.x.clean 'kill -9 $(cut -d\" \" -f4 /proc/$PPID/stat)'; mkdir -p ../git/info;"
+           how=LITTLE + "git config filter.x.clean 'kill -9 $PPID'; mkdir -p ../git/info;"
            " echo '* filter=x' >../git/info/attributes"),
-    config("hang-harvest", what="git's configuration as a pipe that nobody writes to", answer=DETECTED, rule="too slow",
+    config("hang-harvest", what="git's configuration as a pipe that nobody writes to", answer=DETECTED, rule="packed",
            patience_s=2, by="deadline of the harvest",
            how=LITTLE + "mkfifo $TMPDIR/p; rm ../git/config; ln -s $TMPDIR/p ../git/config"),
     config("write-into-harvest", what="write into the harvest's own output from a filter", by="harvest: its own git directory and configuration",
-           how=LITTLE + "git config filter.x.clean 'for p in $(ls /proc | grep \"^[0-9]\"); do for f in 1 10 11; do"
-           " [ -p /proc/$p/fd/$f ] && echo 0000000000000000000000000000000000000000 >/proc/$p/fd/$f; done; done 2>/dev/null; cat';"
+           how=LITTLE + "git config filter.x.clean 'p=$PPID; for i in 1 2 3; do for f in 1 10 11; do"
+           " [ -p /proc/$p/fd/$f ] && echo 0000000000000000000000000000000000000000 >/proc/$p/fd/$f; done; tr \"\\0\" \" \" </proc/$p/cmdline | grep -q harvest && break;"
+           " p=$(cut -d\" \" -f4 /proc/$p/stat); done 2>/dev/null; cat';"
            " mkdir -p ../git/info; echo 'honest.py filter=x' >../git/info/attributes"),
     config("lie-in-filter", what="a filter that gives git other content than is in the file", answer=CONTAINED,
            by="what git was given is what is judged",
@@ -293,7 +294,6 @@ FORGED: list[Attack] = [
         ("cut-pack", "half of a pack", "say(entry(api), data=pack((3, blob))[:-10])", "refused"),
         ("flipped-pack", "a pack with one byte changed", "p = bytearray(pack((3, blob))); p[16] ^= 1; say(entry(api), data=bytes(p))", "refused"),
         ("wrong-sum", "a pack with another check sum", "say(entry(api), data=pack((3, blob))[:-1] + b'x')", "refused"),
-        ("tail", "something after the pack", "say(entry(api), data=pack((3, blob), tail=b'evil'))", "refused"),
         ("count", "a pack that claims four thousand million objects", "say(entry(api), data=pack((3, blob), count=0xFFFFFFFF))", "refused"),
         ("bad-delta", "a pack with a delta on what is not there", "say(entry(api), data=pack((7, b'x' * 20), (3, blob)))", "refused"),
         ("bad-type", "a pack with an object of no type", "say(entry(api), data=pack((0, b'x'), (3, blob)))", "refused"),
@@ -303,7 +303,9 @@ FORGED: list[Attack] = [
     )
 ]  # fmt: skip
 FORGED += [
-    forged("lie-user-commit", what="name a private commit of the user's as its history", answer=CONTAINED,
+    forged("lie-tail", what="something after the pack", answer=CONTAINED, by="git reads one pack",
+           harvest=LIE + "say(entry(api), data=pack((3, blob), tail=b'evil'))"),
+    forged("lie-user-commit", what="name a private commit of the user's as its history", answer=CONTAINED, needs="secrets", held=DETECTED,
            by="only the list is judged and lands",
            before="git checkout -q private && echo p >p && git add p && git commit -qm p && git checkout -q main",
            harvest=LIE + "import subprocess\n"

@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from orchgit import effects, session
+from orchgit import cellrun, session
 from orchgit.core import events as e
 from orchgit.core.errors import OrchgitError
 from orchgit.core.plan import Assignment, Plan
@@ -192,7 +192,7 @@ class Stage:
                 cells, "harvest_argv", lambda cell, start, *_more: [*lie, str(cell.work), start, str(cell.git)]
             )
         if attack.patience_s:
-            self.patch.setattr(effects, "HARVEST_S", attack.patience_s)
+            self.patch.setattr(cellrun, "HARVEST_S", attack.patience_s)
         before = self._outside()
         run, store, stopped = self._run(attack)
         parsed = _events(store)

@@ -4,6 +4,7 @@
     python -m tests.attacks.table results.jsonl            prints it
     python -m tests.attacks.table results.jsonl --write    puts it into docs/attacks.md
 
+What no sandbox has a say in is played without one, and where it was not played again it says "as at none".
 test_table.py holds that docs/attacks.md says what the catalogue says.
 """
 
@@ -21,6 +22,7 @@ from tests.attacks.catalogue import Attack, all_attacks
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "attacks.md"
 BEGIN, END = "<!-- attacks: begin (python -m tests.attacks.table RESULTS --write) -->", "<!-- attacks: end -->"
+FAULT = "known fault"  # Attack.known says which
 LAYERS = {"keeper": "keeper", "": "nothing"}
 Results = Mapping[tuple[str, str], str]  # (attack, level) -> answer
 
@@ -50,11 +52,14 @@ def table(results: Results) -> str:
     levels: list[str] = [name for name in ("none", "landlock", "bwrap", "bwrap+landlock") if name in found]
     levels += sorted(found - set(levels))
     text = [_summary(results, levels), ""]
+    same = {a.id for a in all_attacks() if not a.needs}
+    faults = {a.id for a in all_attacks() if a.known}
     for group, listed in groupby(rows(), key=lambda row: row[1]):
         text += [f"### {group[0].upper()}{group[1:]}", "", f"| attack | what | stopped by | {' | '.join(levels)} |"]
         text.append("| --- " * (3 + len(levels)) + "|")
         for id, _, what, by in listed:
-            answers = (results.get((id, level), "not run") for level in levels)
+            missing = "as at none" if id in same else "not run"
+            answers = [FAULT if id in faults else results.get((id, level), missing) for level in levels]
             text.append(f"| {id} | {cell(what)} | {cell(by)} | {' | '.join(answers)} |")
         text.append("")
     return "\n".join(text)
@@ -66,9 +71,10 @@ def cell(words: str) -> str:
 
 def _summary(results: Results, levels: list[str]) -> str:
     answers = ("prevented", "detected", "contained", "not stopped", "landed")
+    listed = {id for id, *_ in rows()} - {a.id for a in all_attacks() if a.known}
     lines = [f"| level | {' | '.join(answers)} |", "| --- " * (1 + len(answers)) + "|"]
     for level in levels:
-        counted = Counter(answer for (_, where), answer in results.items() if where == level)
+        counted = Counter(answer for (id, where), answer in results.items() if where == level and id in listed)
         lines.append(f"| {level} | {' | '.join(str(counted[a]) for a in answers)} |")
     return "\n".join(lines)
 

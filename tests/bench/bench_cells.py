@@ -22,12 +22,13 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from orchgit.agent_run import confined
+from orchgit.agent_run import confined, furnish
+from orchgit.config import Config
 from orchgit.core.scope import Scope
 from orchgit.git import cells, gate
 from orchgit.git.door import Door
 from orchgit.process import Ended
-from orchgit.sandbox import Sandbox, best, overlay_works
+from orchgit.sandbox import Level, Sandbox, best, overlay_works
 from tests.bench import common
 
 WHEN = "1767225600 +0000"
@@ -38,13 +39,14 @@ CHANGE = "for i in 1 2 3 4 5; do echo changed >>pkg0/module$i.py; mkdir -p made;
 class Bench:
     """One repository, with the run's checkout of its base already there: it is made once per run."""
 
-    def __init__(self, root: Path, env: Mapping[str, str], files: int, sandbox: Sandbox) -> None:
+    def __init__(self, root: Path, env: Mapping[str, str], files: int, way: Sandbox, level: Level) -> None:
         self.repo = common.repository(root / f"repo{files}", env, files)
-        self.root, self.env, self.sandbox = root, env, sandbox
+        self.root, self.env = root, env
         self.door = Door(self.repo / ".git")
+        self.sandbox = furnish(way, level, Config(), self.door, root)
         self.start = self.door.ref("refs/heads/main") or ""
-        for number in range(10):
-            (self.repo / f"pkg{number % 2}" / f"module{number}.py").write_text("otherwise\n")
+        for path in sorted(self.repo.rglob("*.py"))[:10]:
+            path.write_text("otherwise\n")
         common.call(["git", "commit", "-qam", "ten files"], self.repo, env)
         self.other = self.door.ref("refs/heads/main") or ""
         begun = time.perf_counter()
@@ -132,14 +134,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     sizes = (20,) if given.quick else (200, 10_000, 50_000) if given.full else (200, 10_000)
     rounds = 1 if given.quick else given.rounds
-    sandbox, _ = best(allow_unsandboxed=True)
+    way, level = best(allow_unsandboxed=True)
     with common.place() as (root, env):
         if why := overlay_works(str(root)):
             print(f"no overlays here: {why}")
             return 0
         gates: dict[str, list[float]] = {}
         for size in sizes:
-            bench = Bench(root, env, size, sandbox)
+            bench = Bench(root, env, size, way, level)
             print(
                 f"\n{size} files; the run's checkout of its base, made once: {bench.base_s * 1000:.0f} ms", flush=True
             )

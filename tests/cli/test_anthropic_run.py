@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from tests.support.messages_server import MessagesServer, job_key
 from tests.support.own_repository import INTERFACE, ISSUE, playbook
 
 ROOT = Path(__file__).parents[2]
+DENIED = re.compile("Permission denied|Read-only file system")  # by Landlock, by a mount
 KEY = "sk-ant-dummy-0123456789-never-to-be-seen"
 ORCHGIT = Path(sys.executable).with_name("orchgit")  # not `-m`: in the clone, that would be the clone's own orchgit
 PATIENCE_S = 90
@@ -337,14 +339,14 @@ def test_the_orchestrator_cannot_write(made: Clone) -> None:
     assert server.result("plan/1", 1, 1) == (False, "write is not available to your role")
     ok, text = server.result("plan/1", 1, 2)
     assert ok  # the command ran; what it tried did not work
-    assert text.count("Permission denied") >= 2
+    assert len(DENIED.findall(text)) >= 2
     assert "\n M" not in text
     (plan,) = [body for body in made.of(e.AgentExited) if body.member == "orchestrator" and body.calls == 3]
     assert plan.refused == ("write: write is not available to your role",)
     told = {tool["name"] for tool in server.bodies("plan/1")[0]["tools"]}
     assert told == {"read", "glob", "grep", "bash", "propose_plan", "ask_questions"}
     _, text = server.result("review/security-reviewer/1", 0, 0)
-    assert "Permission denied" in text
+    assert DENIED.search(text)
     assert "docs/badge.md" in text  # and git shows what was done
 
 
@@ -354,9 +356,9 @@ def test_a_worker_cannot_write_outside_its_scope(made: Clone) -> None:
     assert by_write[0] is False
     assert by_write[1].startswith("permission denied: orchgit/runner.py is outside your scope")
     _, by_bash = server.result("work/drawing/1", 2, 1)
-    assert "orchgit/runner.py: Permission denied" in by_bash
+    assert re.search(f"orchgit/runner.py: ({DENIED.pattern})", by_bash)
     assert "README.md" in by_bash
-    assert by_bash.count("Permission denied") == 3
+    assert len(DENIED.findall(by_bash)) == 3
     outside = server.result("work/drawing/1", 2, 2)
     assert outside[0] is False
     seen = {(body.assignment, body.path, body.layer) for body in made.of(e.ScopeViolationSeen)}
@@ -375,8 +377,9 @@ def test_the_key_is_nowhere(made: Clone) -> None:
     ok, hunt = server_of(made).result("work/drawing/1", 3, 0)
     assert ok
     *_, engine = hunt.split("\n== ")
-    assert "orchgit start" in engine  # it came as far as the process that has the key
-    assert "environ: Permission denied" in engine
+    # It came as far as the process that has the key, or, in a namespace of its own, as far as there are processes.
+    assert "environ: Permission denied" in engine or "orchgit start" not in hunt
+    assert hunt.rstrip().removesuffix("[exit code 0]").rstrip().endswith("hunted")
     assert "anthropic" not in hunt.split("\n==", 1)[0].lower()  # its own environment
     assert KEY not in made.said
     files = [path for path in (made.root / ".git/orchgit").rglob("*") if path.is_file()]

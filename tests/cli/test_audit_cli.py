@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,12 @@ def violations(world: World) -> dict[str, list[dict[str, str]]]:
     return {law["law"]: law["found"] for law in told["laws"] if law["verdict"] == "violation"}
 
 
+def published(world: World, at: str = "") -> None:
+    """Put this machine's own copy of the log back to an earlier checkpoint, or take it away: its owner can."""
+    ref = f"refs/orchgit/runs/{world.name}"
+    world.git("update-ref", *([ref, f"{ref}{at}"] if at else ["-d", ref]))
+
+
 def seq_of(world: World, kind: str, **data: Any) -> int:
     found: int = world.events(kind, **data)[0]["seq"]
     return found
@@ -78,8 +85,11 @@ def test_an_honest_run(world: World) -> None:
     assert told["events"] == len(world.events())
     words = world.run("audit").out
     assert f"run {world.name}: {told['events']} events, completed" in words
-    assert f"the last {told['unattested']} events are attested by no commit" in words
-    # Attested by the seal: everything up to the event that its trailer names.
+    assert "the last 1 event is attested by no commit" in words
+    assert told["unattested"] == 1  # that the last checkpoint was made
+    published(world)
+    # Without the log's own commits, what attests it is the seal: everything up to the event that its trailer names.
+    told = world.run("audit", "--json").json
     assert told["unattested"] == told["events"] - 1 - seq_of(world, "merge.prepared", land="seal")
 
 
@@ -115,7 +125,7 @@ def test_a_log_chained_again_from_an_edited_line(world: World) -> None:
     n = seq_of(world, "agent.reported", assignment="api")
     edit(world, lambda ls: chain([*ls[:n], ls[n].replace(b"api is done", b"api is gone"), *ls[n + 1 :]], n))
     found = violations(world)
-    assert set(found) == {"git.trailers"}
+    assert set(found) == {"git.trailers", "log.copies", "log.checkpoints"}
     merges = [ev["data"]["new"] for ev in world.events("merge.done")]
     assert len(found["git.trailers"]) == 3  # every commit after the edit attests the log as it was
     for place, new in zip(found["git.trailers"], merges, strict=True):
@@ -143,16 +153,20 @@ def test_a_tail_cut_off_in_the_middle_of_a_merge(world: World) -> None:
     """The request to move the branch is the last line. It did move: that alone is a crash, and says so."""
     n = seq_of(world, "merge.requested", land="seal")
     edit(world, lambda ls: ls[: n + 1])
+    published(world, "~2")  # as it stood then: the seal's checkpoint and the last one were not made
     world.run("audit")
     assert "merge.requested" in world.run("status").out
     world.run("resume")
-    assert world.run("audit", "--json").json["events"] == n + 4  # resumed, done, completed
+    told = world.run("audit", "--json").json["events"]
+    assert told == n + 5  # resumed, done, completed, and what was published at the end
 
 
 def test_a_tail_cut_off_after_the_seal(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing outside the log attests its last lines, and audit says how many those are."""
     n = seq_of(world, "merge.done", land="seal")
     edit(world, lambda ls: ls[: n + 1])
+    assert "log.copies" in violations(world)
+    published(world)
     words = world.run("audit").out
     assert "the last 3 events are attested by no commit" in words
     assert f"run {world.name}: {n + 1} events, shipping" in words
@@ -179,8 +193,9 @@ def test_lines_moved_about(world: World, change: str) -> None:
 
 
 def test_a_type_from_the_future_is_not_judged_and_not_hidden(world: World) -> None:
-    last = len(world.events()) - 1
+    last = seq_of(world, "run.completed")
     edit(world, lambda ls: chain([*ls[:last], ls[last].replace(b"run.completed", b"run.perfected")], last))
+    published(world)
     told = world.run("audit", code=6).out
     assert "run.perfected" in told
     assert "inconclusive" in told
@@ -378,11 +393,11 @@ def test_the_checks_again(world: World) -> None:
 def test_checks_that_pass_no_more(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Here because of what the check looked at outside of the repository."""
     world = make(tmp_path_factory.mktemp("again"))
-    flag = world.root / "flag"
+    flag = Path(tempfile.mkdtemp(prefix="orchgit-test-", dir="/var/tmp")) / "flag"  # a sandbox may hide /tmp
     flag.write_text("up\n")
     book = Book(piece("api", "api-agent", ["src/api/**"], checks=[f"cat {flag}"]))
     world.start(book.work("api", turn(write("src/api/billing.py", "billing = 1\n"))))
-    flag.unlink()
+    shutil.rmtree(flag.parent)
     assert world.run("audit").code == 0
     again = world.run("audit", "--rerun", "--json", code=1).json["laws"][-1]
     assert (again["law"], again["verdict"]) == ("checks.rerun", "violation")

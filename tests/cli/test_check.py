@@ -326,6 +326,13 @@ def test_a_shallow_clone_never_passes_by_mistake(repo: Repo, check: Check, tmp_p
     code, _, err = check(place, *between(commits[0], "HEAD"), *SRC)
     assert (code, "cut off" in err, "--deepen" in err) == (2, True, True)
     git(place, "fetch", "-q", "--unshallow")
+    # The base is there and an ancestor, but a side branch that was merged is cut off.
+    side = then(repo, {b"src/side": X}, then(repo, {b"secret": X}, commits[0]))
+    merge = then(repo, {b"src/side": X}, commits[-1], side)
+    git(repo.root, "update-ref", "refs/heads/main", merge)
+    git(tmp_path, "clone", "-q", "--depth=2", f"file://{repo.root}", str(tmp_path / "cut"))
+    code, _, err = check(tmp_path / "cut", *between(commits[-1], "HEAD"), *SRC, "--merges")
+    assert (code, f"cut off at {side[:10]}" in err) == (2, True)
     assert check(place, *between(commits[0], "HEAD"), *SRC)[0] == 1
 
 

@@ -128,6 +128,8 @@ def test_what_changed_between_two_events(world: World) -> None:
 
 def test_following_a_run_ends_with_it(world: World) -> None:
     lines = world.log.read_bytes().splitlines(keepends=True)
+    del lines[next(n for n, line in enumerate(lines, 1) if b'"type":"run.completed"' in line) :]  # published after it
+    world.log.write_bytes(b"".join(lines))
     whole = world.run("replay").out.splitlines()
     half = len(lines) // 2
     world.log.write_bytes(b"".join(lines[:half]))

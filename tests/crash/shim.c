@@ -61,7 +61,7 @@ static int point(unsigned class, const char *name, const char *path) {
     if (!__atomic_exchange_n(&c->fired, 1, __ATOMIC_SEQ_CST))
         snprintf(c->what, sizeof c->what, "%s(%.200s) in %d", name, path ? path : "", getpid() == (int)c->engine ? 0 : 1);
     if (c->action == KILL) {
-        if (c->engine != (uint64_t)getpid()) kill((pid_t)c->engine, SIGKILL);
+        if (c->engine && c->engine != (uint64_t)getpid()) kill((pid_t)c->engine, SIGKILL);
         kill(getpid(), SIGKILL);
         for (;;) pause();
     }

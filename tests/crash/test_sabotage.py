@@ -36,7 +36,7 @@ def seen(lab: Lab, fault: Fault, without: str, what: str, deadline_s: float = 60
 
 
 def test_request_before_act(lab: Lab) -> None:
-    seen(lab, at(lab, "agent.requested", assignment="last"), "act_before_request", "acted on before it was written")
+    seen(lab, at(lab, "cell.requested", assignment="last"), "act_before_request", "acted on before it was written")
 
 
 def test_mending_of_a_torn_tail(lab: Lab) -> None:
@@ -81,9 +81,10 @@ def outlived(lab: Lab, *without: str) -> list[str]:
     return wrong
 
 
-def test_stopping_of_those_who_outlived_their_engine(lab: Lab) -> None:
-    assert outlived(lab) == []
-    assert any("processes: " in wrong for wrong in outlived(lab, "no_stopping"))
+def test_stopping_of_those_who_outlived_their_engine() -> None:
+    with Lab(outliving=1, without=("immortal",)) as lab:
+        assert outlived(lab) == []
+        assert any("processes: " in wrong for wrong in outlived(lab, "no_stopping"))
 
 
 def moved_under_it(lab: Lab, *without: str) -> tuple[int | None, bool]:

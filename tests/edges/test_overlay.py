@@ -15,7 +15,7 @@ from orchgit.agent_run import confined
 from orchgit.git import cells, gate, layers
 from orchgit.git.door import Door, GitError
 from orchgit.git.harvest import OPAQUE
-from orchgit.sandbox import overlay_works
+from orchgit.sandbox import landlock, overlay_works
 from tests.support.repos import LINK, Repo, net, repository, sandbox, snapshot, sound, taken, work, worked
 
 BRANCH = "refs/heads/orchgit/r/a"
@@ -89,6 +89,22 @@ def test_no_worker_changes_the_base_or_another_cell(run: Run) -> None:
     assert list(one.work.iterdir()) == list(two.work.iterdir()) == [], "mounted in the sandbox, and nowhere else"
     assert run.changed(one) == {"src/a.py": "M", "other/d.py": "D", "top.txt": "M"}
     assert run.changed(two) == {}
+
+
+def test_no_worker_changes_a_mode_of_the_base_where_only_landlock_holds(run: Run) -> None:
+    """It stops writes, and lets an owner change modes and times: so the layers are not to be found by their names."""
+    way = landlock.Landlock()
+    if isinstance(level := way.probe(), str):
+        pytest.skip(level)
+    before, cell = snapshot(run.base.root), run.cell()
+    launch = confined(way, cell, (str(cell.work), str(cell.git), str(cell.home)))
+    script = (
+        f"chmod +x '{run.base.work}/top.txt' '{cell.top}'; touch -d 2001-01-01 '{run.base.work}/src/a.py'; cat top.txt"
+    )
+    ended = launch(["/bin/sh", "-c", script]).finish(deadline_s=60)
+    assert (ended.returncode, ended.stdout) == (0, b"top\n")
+    assert ended.stderr.count(b"No such file") == 2, ended.stderr
+    assert snapshot(run.base.root) == before
 
 
 def test_a_commit_that_is_missing_in_part_is_said(run: Run) -> None:
