@@ -156,7 +156,7 @@ def immortal() -> None:
     plain = sandbox.keeper_argv
 
     def argv(*args: Any, **kwargs: Any) -> list[str]:
-        return [str(made) if word == str(keeper) else word for word in plain(*args, **kwargs)]
+        return [str(made.parent) if word == str(keeper.parent) else word for word in plain(*args, **kwargs)]
 
     for module in (sandbox, orchgit.sandbox.landlock):
         module.keeper_argv = argv  # type: ignore[attr-defined]
