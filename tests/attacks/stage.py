@@ -38,7 +38,7 @@ from tests.attacks.catalogue import CONTAINED, DETECTED, LANDED, OPEN, PREVENTED
 from tests.support import repos, scenario
 
 PLACE = os.environ.get("ORCHGIT_ATTACKS_DIR")
-SECRET = "CANARY-5ec2e7"
+SECRET, KEY = "CANARY-5ec2e7", "CANARY-f11eb5"  # the one that the engine holds, and one in a file of the user's
 BASE: dict[str, str | bytes] = {
     **scenario.FILES,
     ".gitignore": "*.log\nbuild/\n__pycache__/\n",
@@ -127,7 +127,8 @@ def _template(process: int) -> Path:
     world.git("branch", "private")
     home = root / "w" / "home"
     (home / ".ssh").mkdir()
-    (home / ".ssh" / "id_ed25519").write_text(SECRET)
+    (home / ".ssh" / "id_ed25519").write_text(KEY)
+    (home / ".ssh" / "api_key").write_text(SECRET)
     (home / ".bashrc").write_text("# mine\n")
     (root / "w" / "outside").mkdir()
     (root / "w" / "outside" / "precious").write_text("precious")
@@ -270,7 +271,7 @@ class Stage:
             harm += [f"the engine ran it, HOME={line}" for line in mark.read_text().splitlines() if state not in line]
         harm += self._landed(run)
         for path in store.path.rglob("*"):
-            if path.is_file() and SECRET.encode() in path.read_bytes():
+            if path.is_file() and any(secret.encode() in path.read_bytes() for secret in (SECRET, KEY)):
                 harm.append(f"the secret is in {path.relative_to(store.path)}")
         harm += [f"the screen would get it raw: {word!r}" for word in map(say, events) if not all(map(_plain, word))]
         harm += ["the run was aborted from inside"] if run.phase == "aborted" else []
@@ -301,7 +302,7 @@ class Stage:
             names = repo.ask("log", "-1", "--format=%(trailers:key=Orchgit-Run,valueonly)", commit).split()
             if names != [run.id]:
                 harm.append(f"trailers of commit {commit}: {names}")
-        if commits and repos.git(repo.root, "grep", "-lF", SECRET, commits[0], check=False):
+        if commits and repos.git(repo.root, "grep", "-lF", "-e", SECRET, "-e", KEY, commits[0], check=False):
             harm.append("the secret was landed")
         fsck = subprocess.run(
             ["git", "fsck", "--full", "--strict", "--no-dangling", "--no-progress"], cwd=repo.root, env=repos.ENV,

@@ -36,7 +36,7 @@ def cases() -> Iterator[ParameterSet]:
             yield pytest.param(attack.id, level, marks=marks, id=f"{attack.id}-{level}")
 
 
-@pytest.mark.parametrize(("id", "level"), cases())
+@pytest.mark.parametrize(("id", "level"), list(cases()))
 def test_by_a_worker(id: str, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     attack: Attack = ATTACKS[id]
     with somewhere(level) as root:
