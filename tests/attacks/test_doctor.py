@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -17,22 +17,18 @@ FEW = tuple(p for p in probes.PROBES if p.id in ("write", "signal", "command-lin
 LEVELS = levels()
 
 
-def left() -> set[str]:
-    return {
-        name for place in {probes.lab_directory(), "/tmp"} for name in os.listdir(place) if "orchgit-probe-" in name
-    }
-
-
-def test_a_table_and_a_summary(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_and_a_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(probes, "PROBES", FEW)
-    before = left()
+    monkeypatch.setattr(probes, "lab_directory", lambda: str(tmp_path))
     assert doctor.command(attack=True) == 0
     said = capsys.readouterr().out
     line = next(line for line in said.splitlines() if line.startswith("write to a file outside the cell"))
     assert line.split("  ")[-1].strip() == ("ALLOWED" if list(LEVELS) == ["none"] else "prevented")
     assert line.split("cell")[1].split()[0] == "ALLOWED", "none comes first"
     assert "none: 0 of 3 prevented; promises nothing" in said
-    assert left() <= before
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_level_that_does_not_hold_is_named(
