@@ -42,7 +42,9 @@ class _CliHandler(_Handler):
         path = self.path.split("?")[0]
         bearer = self.headers.get("authorization", "").removeprefix("Bearer ")
         key = self.headers.get("x-api-key") or bearer
-        self.owner.authorizations.append("x-api-key" if self.headers.get("x-api-key") else "bearer" if bearer else "none")
+        self.owner.authorizations.append(
+            "x-api-key" if self.headers.get("x-api-key") else "bearer" if bearer else "none"
+        )
         if not key or (self.owner.key is not None and key != self.owner.key):
             return self.fail(401, f"invalid x-api-key: {key}")
         if path not in ("/v1/messages", "/v1/responses"):
@@ -97,7 +99,7 @@ def responses_of(body: Mapping[str, Any], turn: Mapping[str, Any], number: int) 
     items: list[dict[str, Any]] = []
     if turn.get("text") or not turn.get("calls"):
         text = turn.get("text") or "I have nothing more to say."
-        content = [{"type": "output_text", "text": text, "annotations": []}]
+        content: list[dict[str, Any]] = [{"type": "output_text", "text": text, "annotations": []}]
         items.append({"type": "message", "id": f"msg_{number}", "role": "assistant", "content": content})
     for index, call in enumerate(turn.get("calls", [])):
         made = {"id": f"fc_{number}_{index}", "call_id": f"call_{number}_{index}", "name": call["tool"]}
