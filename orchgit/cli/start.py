@@ -45,8 +45,8 @@ def command(
     repo = discover(Path.cwd())
     read = read_issue(issue)
     options = Options(
-        backend=backend, by_name=by_name(agent or []), playbook=playbook, model=model, approval="policy" if yes else "human",
-        ship=ship or None, allow_unsandboxed=allow_unsandboxed,  # type: ignore[arg-type] # checked above
+        backend=backend, by_name=by_name(agent or []), playbook=playbook, model=model,
+        approval="policy" if yes else "human", ship=ship or None, allow_unsandboxed=allow_unsandboxed,  # type: ignore[arg-type] # checked above
     )  # fmt: skip
     return begin_and_drive(repo.root, read, options, plan_file=plan, wait=wait, verbose=verbose)
 
