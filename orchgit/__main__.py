@@ -41,6 +41,7 @@ COMMANDS: dict[str, str] = {
     "agents": "Which agents are here, and why others are not",
     "clean": "Remove the branches and refs of a run that is over",
     "schema": "JSON Schema of the events",
+    "report-work": "Inside a cell: hand in the report",
     "request-scope": "Inside a cell: ask for more paths",
     "demo": "The whole of it, in a small repository, with scripted agents",
 }

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchgit import brief, cellrun, checks, githooks, wire
-from orchgit.agent_run import Agents, Emit, Place, confined, scope_request
+from orchgit.agent_run import Agents, Emit, Place, confined
 from orchgit.agents import Role
 from orchgit.agents.toolbox import TEMP_PREFIX
 from orchgit.config import Config
@@ -320,7 +319,7 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
 
     writable = cellrun.writable(cell, scope)
     network = world.agents.network("worker")
-    place = Place(cell.work, lambda: confined(world.agents.sandbox, cell, writable, network=network))
+    place = Place(cell, lambda: confined(world.agents.sandbox, cell, writable, network=network))
     guard = world.guards[name, attempt] = Guard(world.agents.config.watch.policy, place, stop)
 
     def sighted(seen: Sighting) -> None:
@@ -349,14 +348,13 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
     if guard.stopped and outcome.status == "stopped":
         why = f"it was stopped because it touched {guard.stopped}, outside its scope"
         return e.Draft(e.AgentFailed("stopped", why), ENGINE, event.seq)
-    wish = report if isinstance(report, wire.ScopeRequestIn) else _left_wish(cell)
-    if wish is not None and outcome.status in ("done", "no_report"):
+    if isinstance(report, wire.ScopeRequestIn):
         if work.asks == MAX_ASKS:
             why = f"it asked for more scope {MAX_ASKS + 1} times in one attempt"
             return e.Draft(e.AgentFailed("error", why), ENGINE, event.seq)
         _unwatch(world, name, attempt)
         kept = world.agents.store.put(outcome.session) if outcome.session else ""
-        asked = e.ScopeAsked(name, attempt, tuple(dict.fromkeys(wish.paths)), wish.why, kept)
+        asked = e.ScopeAsked(name, attempt, tuple(dict.fromkeys(report.paths)), report.why, kept)
         return e.Draft(asked, e.Actor("agent", body.member), event.seq)
     if not isinstance(report, wire.ReportIn):
         return _failed(outcome, event)
@@ -364,24 +362,6 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
         name, attempt, report.summary, tuple(report.produced), tuple(report.blockers)
     )  # fmt: skip
     return e.Draft(made, e.Actor("agent", body.member), event.seq)
-
-
-def _left_wish(cell: cells.Cell) -> wire.ScopeRequestIn | None:
-    """What an agent without our tools asked for, by a file in its temporary directory: a claim, read with care."""
-    path = scope_request(cell)
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return None
-        data = file.read(wire.MAX_RESULT_BYTES + 1)
-    path.unlink(missing_ok=True)
-    try:
-        return wire.parse_scope_request(data)
-    except ValueError:
-        return None
 
 
 def _reconfine(world: World, cell: cells.Cell, run: Run, name: str) -> str:
@@ -618,7 +598,7 @@ def _view(world: World, run: Run, event: e.Event, commit: str, role: Role) -> Pl
         cell = cells.make(world.door, root, commit, who="reader", base=world.base(run))
         return confined(world.agents.sandbox, cell, (), network=world.agents.network(role))
 
-    return Place(root / "work", make)
+    return Place(cells.Cell(root), make)
 
 
 def _think(
@@ -633,7 +613,7 @@ def _think(
         )  # fmt: skip
     finally:
         if place.used:
-            cells.remove(place.workdir.parent)
+            cells.remove(place.cell.root)
 
 
 def _issue(world: World, run: Run) -> str:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from orchgit.core.errors import Kind, OrchgitError
@@ -76,6 +77,14 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class HandIn:
+    """Files in the cell for an agent without our tools; see handin.py. The agent may do to both what it likes."""
+
+    brief: Path  # its brief, system prompt and all
+    result: Path  # where it may write its result
+
+
+@dataclass(frozen=True)
 class Job:
     role: Role
     purpose: Purpose
@@ -88,7 +97,8 @@ class Job:
     results: tuple[ResultTool, ...]
     model: str
     limits: Limits
-    launch: Launch
+    launch: Launch  # its environment names the files of `handin`
+    handin: Callable[[], HandIn]  # makes the cell, like the first launch
     stop: threading.Event
     record: Callable[[Mapping[str, Any]], None]  # one transcript entry; JSON-able, never a credential
     progress: Callable[[str], None]  # one short line for a person watching
