@@ -94,11 +94,11 @@ def choose(members: tuple[roster.RosterMember, ...], config: Config, options: Op
     for member in members:
         name = options.backend or member.member.backend
         if not name:
-            name = next((b for b in agents.BACKENDS if b != "scripted" and probe(b).found), "")
+            name = next((b for b in config.backends if b not in agents.ONLY_CHOSEN and probe(b).found), "")
             if name and not said:
                 said.append(f"no backend is configured; using {name}, which is here ({probe(name).detail})")
         if not name or not probe(name).found:
-            raise _nobody(name, {b: probe(b) for b in ([name] if name else agents.BACKENDS)})
+            raise _nobody(name, {b: probe(b) for b in ([name] if name else config.backends)})
         model = options.model or member.member.model or agents.backend(name).default_model
         model = "scripted" if name == "scripted" else model
         chosen.append(replace(member, member=replace(member.member, backend=name, model=model)))

@@ -19,6 +19,7 @@ from orchgit.core.errors import Kind, OrchgitError
 from orchgit.process import Launch
 
 Role = Literal["orchestrator", "worker", "reviewer"]
+Network = Literal["none", "loopback", "open"]  # as in sandbox, which nothing here may import
 Purpose = Literal["plan", "work", "verdict", "review", "synthesis"]
 Status = Literal[
     "done",  # a result tool was called with input that its `parse` accepted
@@ -125,6 +126,14 @@ class Probe:
     hint: str = ""
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What a backend asks of the place that its programs run in, beside what every tool has there."""
+
+    network: Network = "none"  # the least that it can work with
+    readable: tuple[str, ...] = ()  # where its own program lies
+
+
 class Backend(Protocol):
     """One way to have a job done."""
 
@@ -134,6 +143,9 @@ class Backend(Protocol):
     def probe(self, options: Mapping[str, str]) -> Probe:
         """Whether this backend could work here, and if not, why and what to type."""
 
+    def needs(self, options: Mapping[str, str]) -> Needs:
+        """A backend that runs whole inside the sandbox says so by what it needs there: its service, its program."""
+
     def run(self, job: Job) -> Outcome:
         """Work until the end; blocks. Never raises for what an agent or a service did."""
 
@@ -142,14 +154,21 @@ class Backend(Protocol):
 BACKENDS: dict[str, str] = {
     "anthropic": "orchgit.agents.anthropic_api:AnthropicBackend",
     "scripted": "orchgit.agents.scripted:ScriptedBackend",
+    "command": "orchgit.agents.command:CommandBackend",
 }
+# Never taken because it is there: somebody has to have chosen it, and so with every command.
+ONLY_CHOSEN = ("scripted", "human")
 
 
 def backend(name: str) -> Backend:
-    """Imported only now: a backend may bring a heavy package. OrchgitError (USAGE) for an unknown name."""
-    if name not in BACKENDS:
+    """Imported only now: a backend may bring a heavy package. OrchgitError (USAGE) for an unknown name.
+
+    `command:NAME` is the program that the configuration describes under this name.
+    """
+    kind, colon, _ = name.partition(":")
+    if kind not in BACKENDS or (colon and kind != "command"):
         known = ", ".join(BACKENDS)
         raise OrchgitError(Kind.USAGE, f"there is no agent backend {name!r}", hint=f"one of: {known}")
-    module, _, attribute = BACKENDS[name].partition(":")
-    made: Backend = getattr(importlib.import_module(module), attribute)()
-    return made
+    module, _, attribute = BACKENDS[kind].partition(":")
+    make: Callable[..., Backend] = getattr(importlib.import_module(module), attribute)
+    return make(name) if kind == "command" else make()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ MAX_BYTES = 4 * MAX_PLAN_BYTES  # as written, with all its spaces; what it says 
 
 def prepare(tmp: Path, brief: str) -> HandIn:
     """Write the brief where the agent finds it."""
-    token = secrets.token_hex(6)
+    token = os.urandom(6).hex()
     made = HandIn(tmp / f"orchgit-brief-{token}.md", tmp / f"orchgit-result-{token}.json")
     fd = os.open(made.brief, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
@@ -100,6 +99,6 @@ def write(tool: str, given: Mapping[str, Any]) -> None:
     place = os.environ.get(RESULT)
     if not place:
         raise OrchgitError(Kind.USAGE, "this is no cell", f"{RESULT} is not set: only an agent of a run can hand in")
-    half = f"{place}.{secrets.token_hex(4)}"
+    half = f"{place}.{os.urandom(4).hex()}"
     Path(half).write_text(json.dumps({tool: given}), encoding="utf-8", errors="backslashreplace")
     os.replace(half, place)
