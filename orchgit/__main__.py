@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "status": "Where a run stands, and what it waits for",
     "diff": "What a worker has changed so far",
     "shell": "A shell in a copy of a running cell",
+    "work": "Work on an assignment yourself, in its cell",
     "exec": "Run any command in a cell, and land what is in its scope",
     "watch": "Follow a run while it goes on",
     "log": "Print the event log as it is",

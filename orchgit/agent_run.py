@@ -197,8 +197,8 @@ class Agents:
         model = "scripted" if backend.name == "scripted" else member.member.model or backend.default_model
         text = f"orchgit-job: {key}\n\n{brief}\n"
         system = f"{prompt(purpose)}\n\n{member.prompt}"
-        results = _results(purpose, parse or {})
-        place.brief = f"{system}\n\n{text}\n{handin.instructions(results)}\n"
+        ways = results(purpose, parse)
+        place.brief = f"{system}\n\n{text}\n{handin.instructions(ways)}\n"
         live = self.store.path / "live"
         live.mkdir(exist_ok=True)
         path = live / f"{cause}.jsonl"
@@ -228,14 +228,14 @@ class Agents:
 
             job = agents.Job(
                 role=role, purpose=purpose, key=key, agent=name, system=system, brief=text,
-                workdir=str(place.cell.work), tools=member.tools, results=results,
+                workdir=str(place.cell.work), tools=member.tools, results=ways,
                 model=model, limits=member.limits, launch=place, handin=place.handin, stop=stop, record=record,
                 clock=place.clock,
                 progress=lambda line: self.progress(name, line), options=self.config.options(backend.name),
                 session=session, answer=answer,
             )  # fmt: skip
             try:
-                outcome = _handed_in(backend.run(job), place, results)
+                outcome = _handed_in(backend.run(job), place, ways)
             except OrchgitError as error:
                 # Raised where the first tool call made the place: the sandbox or the checkout failed, not the agent.
                 outcome = agents.Outcome("unavailable", message=f"{error.what}: {error.why}", hint=error.hint)
@@ -286,17 +286,14 @@ def refusal(entry: Mapping[str, Any]) -> tuple[Any, str, str] | None:
     return None
 
 
-def _results(purpose: str, parse: Mapping[str, Callable[[Mapping[str, Any]], object]]) -> tuple[agents.ResultTool, ...]:
+def results(
+    purpose: agents.Purpose, parse: Mapping[str, Callable[[Mapping[str, Any]], object]] | None = None
+) -> tuple[agents.ResultTool, ...]:
+    """The ways to end a job. `parse`: of some, what knows more than the form."""
+    parsers = {"request_scope": wire.parse_scope_request, **(parse or {})}
     made = []
     for name in wire.PURPOSE_RESULTS[purpose]:
         model, about = wire.RESULTS[name]
-        made.append(
-            agents.ResultTool(
-                name,
-                about,
-                wire.schema(model),
-                parse.get(name, partial(wire.parse, model)),
-                pauses=name == "request_scope",
-            )
-        )
+        way = parsers.get(name, partial(wire.parse, model))
+        made.append(agents.ResultTool(name, about, wire.schema(model), way, pauses=name == "request_scope"))
     return tuple(made)

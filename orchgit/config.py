@@ -162,6 +162,12 @@ class Command(_Section):
     home: tuple[Annotated[str, AfterValidator(_home_file)], ...] = ()
 
 
+class Human(_Section):
+    """`deadline_s`: 0 is none."""
+
+    deadline_s: Annotated[int, Field(ge=0, le=31_536_000)] = 0
+
+
 class Commands(_Section):
     by_name: tuple[
         tuple[Annotated[str, AfterValidator(_command_name)], Command], ...
@@ -225,6 +231,7 @@ class Config(_Section):
     scripted: Scripted = Scripted()
     anthropic: Anthropic = Anthropic()
     command: Commands = Commands()
+    human: Human = Human()
     sandbox: Sandbox = Sandbox()
     network: Network = Network()
     cells: Cells = Cells()
@@ -271,6 +278,8 @@ class Config(_Section):
             given = {"thinking": self.anthropic.thinking, "effort": self.anthropic.effort}
         elif backend == "scripted":
             given = {"playbook": self.scripted.playbook}
+        elif backend == "human":
+            given = {"deadline_s": str(self.human.deadline_s)}
         elif backend.startswith(PREFIX) and backend in self.backends:
             given = {"entry": dict(self.command.by_name)[backend.removeprefix(PREFIX)].model_dump_json()}
         return {key: value for key, value in given.items() if value}

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from orchgit import brief, cellrun, checks, githooks, wire
 from orchgit.agent_run import Agents, Emit, Place, confined
-from orchgit.agents import Role
+from orchgit.agents import Role, human
 from orchgit.agents.toolbox import TEMP_PREFIX
 from orchgit.config import Config
 from orchgit.core import events as e
@@ -181,7 +181,7 @@ def _perform(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
 def recover(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
     """End a request that has no outcome."""
     # Asked for by a command that had no engine (`orchgit grant`): no agent has begun, so none was lost.
-    if isinstance(event.body, e.AgentRequested) and event.seq in run.begun:
+    if isinstance(event.body, e.AgentRequested) and event.seq in run.begun and not _by_a_person(world, event.body):
         said = world.agents.store.path / "live" / f"{event.seq}.jsonl"
         if said.exists():
             transcript = world.agents.store.put(said.read_bytes())
@@ -190,6 +190,11 @@ def recover(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
             said.unlink()
         return e.Draft(e.AgentFailed("lost", "its engine ended", lost=True), ENGINE, event.seq)
     return perform(world, run, event, emit)
+
+
+def _by_a_person(world: World, body: e.AgentRequested) -> bool:
+    """Who works in the cell does not end with the engine, and neither does the work."""
+    return world.agents.roster.get(body.member).member.backend == human.NAME
 
 
 # -- cells -----------------------------------------------------------------------------------------------
@@ -339,7 +344,6 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
     outcome, report = world.agents.run(
         role="worker", purpose="work", name=body.member, key=brief.key(run, body), brief=brief.work(run, name),
         place=place, stop=stop, cause=event.seq, emit=emit, scope_of=(name, attempt),
-        parse={"request_scope": wire.parse_scope_request},
         session=world.agents.store.blob(body.session) if body.session else b"", answer=work.answer,
     )  # fmt: skip
     watch.settle()

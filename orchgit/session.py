@@ -97,6 +97,11 @@ def choose(members: tuple[roster.RosterMember, ...], config: Config, options: Op
             name = next((b for b in config.backends if b not in agents.ONLY_CHOSEN and probe(b).found), "")
             if name and not said:
                 said.append(f"no backend is configured; using {name}, which is here ({probe(name).detail})")
+        if name in agents.ONLY_WORKS and member.member.role != "worker":
+            raise OrchgitError(
+                Kind.USAGE, f"{member.member.name} cannot have the backend {name!r}", "it is for workers only",
+                f"write `backend: {name}` in the files of those workers who are people, in .claude/agents",
+            )  # fmt: skip
         if not name or not probe(name).found:
             raise _nobody(name, {b: probe(b) for b in ([name] if name else config.backends)})
         model = options.model or member.member.model or agents.backend(name).default_model

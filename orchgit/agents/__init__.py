@@ -155,9 +155,11 @@ BACKENDS: dict[str, str] = {
     "anthropic": "orchgit.agents.anthropic_api:AnthropicBackend",
     "scripted": "orchgit.agents.scripted:ScriptedBackend",
     "command": "orchgit.agents.command:CommandBackend",
+    "human": "orchgit.agents.human:HumanBackend",
 }
 # Never taken because it is there: somebody has to have chosen it, and so with every command.
 ONLY_CHOSEN = ("scripted", "human")
+ONLY_WORKS = ("human",)
 
 
 def backend(name: str) -> Backend:
