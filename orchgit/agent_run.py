@@ -102,15 +102,16 @@ class Place:
 
 
 def confined(
-    sandbox: Sandbox, cell: cells.Cell, writable: Sequence[str], *, network: Network = "none", mounted: bool = True
-) -> Launch:
+    sandbox: Sandbox, cell: cells.Cell, writable: Sequence[str], *, network: Network = "none", mounted: bool = True,
+    readable: Sequence[str] = (),
+) -> Launch:  # fmt: skip
     """A launch into this cell: HOME lies in the private temporary directory where nothing else is writable.
 
     Not `mounted`, an overlay's layers are seen as they are: for who reads them, not for an agent.
     """
     # Not a name that an agent could have taken before us.
     home = str(cell.home) if str(cell.home) in writable else tempfile.mkdtemp(prefix="home-", dir=cell.tmp)
-    cage = confinement(cell, writable, network=network, mounted=mounted)
+    cage = confinement(cell, writable, network=network, mounted=mounted, readable=readable)
     launch = launcher(sandbox, cage, cwd=str(cell.work), env=base_env(home, str(cell.tmp)))
 
     def recorded(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None) -> Child:
@@ -122,14 +123,16 @@ def confined(
 
 
 def confinement(
-    cell: cells.Cell, writable: Sequence[str], *, network: Network = "none", mounted: bool = True
-) -> Confinement:
+    cell: cells.Cell, writable: Sequence[str], *, network: Network = "none", mounted: bool = True,
+    readable: Sequence[str] = (),
+) -> Confinement:  # fmt: skip
+    """`readable`: what else must not be hidden."""
     overlay = None
     if mounted and cell.overlaid:
         lowers = tuple(map(str, cell.lowers))
         overlay = Overlay(str(cell.work), lowers, upper=str(cell.top), work=str(cell.root / "ovl"))
-    readable = (os.path.realpath(cell.root),)
-    return Confinement(tuple(writable), str(cell.tmp), network=network, overlay=overlay, readable=readable)
+    seen = (os.path.realpath(cell.root), *readable)
+    return Confinement(tuple(writable), str(cell.tmp), network=network, overlay=overlay, readable=seen)
 
 
 def note_child(state: Path, pid: int) -> None:
@@ -167,12 +170,11 @@ class Agents:
     level: Level
     progress: Callable[[str, str], None]  # (who, one line)
 
-    def network(self, role: agents.Role) -> Network:
-        """What its programs may reach, as configured."""
-        return dict[agents.Role, Network](
-            orchestrator=self.config.network.orchestrator, worker=self.config.network.worker,
-            reviewer=self.config.network.reviewer,
-        )[role]  # fmt: skip
+    def needs(self, name: str) -> agents.Needs:
+        """Of this member's programs: what is configured, and what its backend cannot do without."""
+        member = self.roster.get(name).member
+        needs = agents.backend(member.backend).needs(self.config.options(member.backend))
+        return replace(needs, network=self.config.network.of(member.role, needs.network))
 
     def run(
         self,
@@ -190,9 +192,10 @@ class Agents:
         parse: Mapping[str, Callable[[Mapping[str, Any]], object]] | None = None,
         session: bytes = b"",
         answer: str = "",
+        scope: tuple[tuple[str, ...], tuple[str, ...]] = ((), ()),
     ) -> tuple[agents.Outcome, object | None]:
         """Run it to its end; the outcome, and the result as parsed (None unless done). Emits notes on the way."""
-        member = self.roster.get(name)
+        member, network = self.roster.get(name), self.needs(name).network
         backend = agents.backend(member.member.backend)
         model = "scripted" if backend.name == "scripted" else member.member.model or backend.default_model
         text = f"orchgit-job: {key}\n\n{brief}\n"
@@ -208,7 +211,7 @@ class Agents:
             e.Draft(
                 e.AgentStarted(
                     name, role, purpose, backend.name, model, self.store.put(f"{system}\n\n{text}".encode()),
-                    self.level.name, self.level.reach(self.network(role)),
+                    self.level.name, self.level.reach(network),
                 ),
                 ENGINE, cause,
             )
@@ -232,7 +235,7 @@ class Agents:
                 model=model, limits=member.limits, launch=place, handin=place.handin, stop=stop, record=record,
                 clock=place.clock,
                 progress=lambda line: self.progress(name, line), options=self.config.options(backend.name),
-                session=session, answer=answer,
+                session=session, answer=answer, allow=scope[0], deny=scope[1], confined=self.level.prevented,
             )  # fmt: skip
             try:
                 outcome = _handed_in(backend.run(job), place, ways)
@@ -245,7 +248,7 @@ class Agents:
                 e.AgentExited(
                     name, outcome.status, outcome.message[:MAX_MESSAGE], int((time.monotonic() - begun) * 1000),
                     usage.calls, usage.input, usage.output, usage.cache_read, usage.cache_write, usage.cost_micro,
-                    self.store.put(path.read_bytes()), tuple(refused[:20]),
+                    self.store.put(path.read_bytes()), tuple(refused[:20]), outcome.conversation[:100],
                 ),
                 ENGINE, cause,
             )
@@ -279,7 +282,7 @@ def refusal(entry: Mapping[str, Any]) -> tuple[Any, str, str] | None:
         return None
     text = str(entry.get("text", ""))
     if entry.get("refused"):
-        return "tool", text, ""
+        return entry.get("layer", "tool"), text, str(entry.get("path", ""))[:200]
     if text.startswith("permission denied: "):
         path = text.removeprefix("permission denied: ").partition(" is ")[0]
         return "sandbox", text.partition(". ")[0], path[:200]

@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from orchgit.agents import BACKENDS, Limits
+from orchgit.agents import BACKENDS, Limits, Role
 from orchgit.agents.command import PLACES, PREFIX
 from orchgit.core.errors import Kind, OrchgitError
 from orchgit.core.events import Grant, Settings
@@ -93,6 +93,7 @@ Pattern = Annotated[str, AfterValidator(_pattern)]
 LocalFile = Annotated[str, AfterValidator(_file)]
 BackendName = Annotated[str, AfterValidator(_backend)]
 Reach = Literal["none", "loopback", "open"]
+AgentReach = Literal["auto", "none", "loopback", "open"]
 Turns = Annotated[int, Field(ge=1, le=10_000)]
 Seconds = Annotated[int, Field(ge=1, le=604_800)]
 Tokens = Annotated[int, Field(ge=1, le=10**12)]
@@ -185,12 +186,25 @@ class Sandbox(_Section):
 
 
 class Network(_Section):
-    """What reaches the network inside the sandbox, by role. `loopback` is one of its own, not the machine's."""
+    """What reaches the network inside the sandbox, by role. `loopback` is one of its own, not the machine's.
 
-    orchestrator: Reach = "none"
-    worker: Reach = "none"
-    reviewer: Reach = "none"
+    `auto`: no more than the role's agent cannot do without. That is none for the built-in one, whose tools alone run
+    inside, and open for a program that has to reach its own service.
+    """
+
+    orchestrator: AgentReach = "auto"
+    worker: AgentReach = "auto"
+    reviewer: AgentReach = "auto"
     checks: Reach = "none"
+
+    def of(self, role: Role, least: Reach) -> Reach:
+        said: AgentReach = getattr(self, role)
+        return least if said == "auto" else said
+
+    def asked(self) -> dict[str, Reach]:
+        """By role, what the machine has to be able to keep; `auto` as for an agent that needs nothing."""
+        roles: tuple[Role, ...] = ("orchestrator", "worker", "reviewer")
+        return {**{role: self.of(role, "none") for role in roles}, "checks": self.checks}
 
 
 class Cells(_Section):

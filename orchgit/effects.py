@@ -217,7 +217,7 @@ def _cell(world: World, run: Run, event: e.Event, body: e.CellRequested) -> e.Bo
         cell = cells.make(door, cell.root, start, branch=ref, who=work.spec.worker, base=world.base(run))
         missing = cells.copy_in(cell, world.repo.root, world.agents.config.cells.copied)
         githooks.install_cell(str(cell.git), hook_rules(work.spec.scope), base=start, branch=ref)
-        probes = _tried(world, cell, work.spec.scope)
+        probes = _tried(world, cell, work.spec.scope, work.spec.worker)
     except merges.Stale as error:
         paths = ", ".join(map(shown, error.paths))
         return e.CellFailed(name, body.attempt, f"the dependencies' work cannot be joined, at: {paths}")
@@ -323,8 +323,11 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
     stop = world.stops.setdefault(event.seq, threading.Event())
 
     writable = cellrun.writable(cell, scope)
-    network = world.agents.network("worker")
-    place = Place(cell, lambda: confined(world.agents.sandbox, cell, writable, network=network))
+    needs = world.agents.needs(body.member)
+    place = Place(
+        cell,
+        lambda: confined(world.agents.sandbox, cell, writable, network=needs.network, readable=needs.readable),
+    )
     guard = world.guards[name, attempt] = Guard(world.agents.config.watch.policy, place, stop)
 
     def sighted(seen: Sighting) -> None:
@@ -345,6 +348,7 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
         role="worker", purpose="work", name=body.member, key=brief.key(run, body), brief=brief.work(run, name),
         place=place, stop=stop, cause=event.seq, emit=emit, scope_of=(name, attempt),
         session=world.agents.store.blob(body.session) if body.session else b"", answer=work.answer,
+        scope=(work.spec.allow, work.spec.deny),
     )  # fmt: skip
     watch.settle()
     if watch.incomplete:
@@ -376,16 +380,17 @@ def _reconfine(world: World, cell: cells.Cell, run: Run, name: str) -> str:
         start = run.works[name].attempts[-1].start
         githooks.install_cell(str(cell.git), hook_rules(scope), base=start, branch=branch(run.id, name))
     try:
-        probes = _tried(world, cell, scope)
+        probes = _tried(world, cell, scope, run.works[name].spec.worker)
     except OrchgitError as error:
         return f"{error.what} {error.why}"[:1000]
     return cellrun.through(probes, world.agents.level)
 
 
-def _tried(world: World, cell: cells.Cell, scope: Scope) -> list[Probe]:
+def _tried(world: World, cell: cells.Cell, scope: Scope, member: str) -> list[Probe]:
+    needs = world.agents.needs(member)
     return cellrun.tried(
         world.agents.sandbox, cell, cellrun.writable(cell, scope), world.forbidden(),
-        network=world.agents.network("worker"), secret=str(world.agents.store.path / "events.jsonl"),
+        network=needs.network, secret=str(world.agents.store.path / "events.jsonl"), readable=needs.readable,
     )  # fmt: skip
 
 
@@ -594,26 +599,27 @@ def observe(door: Door, ref: str, tip: str = "") -> e.ShipObserved:
 # -- orchestrator and reviewers --------------------------------------------------------------------------
 
 
-def _view(world: World, run: Run, event: e.Event, commit: str, role: Role) -> Place:
+def _view(world: World, run: Run, event: e.Event, commit: str, member: str) -> Place:
     """A read-only place on a commit, made only if a tool is called. The caller removes it."""
     root = world.state / f"view-{event.seq}"
 
     def make() -> Any:
         cell = cells.make(world.door, root, commit, who="reader", base=world.base(run))
-        return confined(world.agents.sandbox, cell, (), network=world.agents.network(role))
+        needs = world.agents.needs(member)
+        return confined(world.agents.sandbox, cell, (), network=needs.network, readable=needs.readable)
 
     return Place(cells.Cell(root), make)
 
 
 def _think(
-    world: World, run: Run, event: e.Event, commit: str, emit: Emit, *, text: str, role: Role, **job: Any
+    world: World, run: Run, event: e.Event, commit: str, emit: Emit, *, text: str, role: Role, name: str, **job: Any
 ) -> tuple[Any, object | None]:
-    place = _view(world, run, event, commit, role)
+    place = _view(world, run, event, commit, name)
     stop = world.stops.setdefault(event.seq, threading.Event())
     try:
         return world.agents.run(
-            role=role, key=brief.key(run, event.body), brief=text, place=place, stop=stop, cause=event.seq, emit=emit,
-            **job,
+            role=role, name=name, key=brief.key(run, event.body), brief=text, place=place, stop=stop, cause=event.seq,
+            emit=emit, **job,
         )  # fmt: skip
     finally:
         if place.used:

@@ -20,6 +20,7 @@ from orchgit.process import Launch
 
 Role = Literal["orchestrator", "worker", "reviewer"]
 Network = Literal["none", "loopback", "open"]  # as in sandbox, which nothing here may import
+NETWORKS: tuple[Network, ...] = ("none", "loopback", "open")  # each reaches what the one before does
 Purpose = Literal["plan", "work", "verdict", "review", "synthesis"]
 Status = Literal[
     "done",  # a result tool was called with input that its `parse` accepted
@@ -107,6 +108,9 @@ class Job:
     options: Mapping[str, str] = field(default_factory=dict)  # of the backend, from the config
     session: bytes = b""  # of an earlier outcome, to go on from; b"": begin with the brief
     answer: str = ""  # to what it asked for then
+    allow: tuple[str, ...] = ()  # a worker's scope, for rules of an agent's own: a first word, never the boundary
+    deny: tuple[str, ...] = ()
+    confined: bool = True  # whether the kernel keeps what `launch` starts from writing elsewhere
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,7 @@ class Outcome:
     hint: str = ""  # what a person could type, where there is such a thing
     usage: Usage = field(default_factory=Usage)
     session: bytes = b""  # where it stopped, when the result pauses; b"" if it cannot be taken up again
+    conversation: str = ""  # the agent's own name for it, where it has one
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,8 @@ class Probe:
     found: bool
     detail: str
     hint: str = ""
+    version: str = ""  # of a program that is not ours
+    login: str = ""  # what it would work with: the name of a variable or a file, never a value
 
 
 @dataclass(frozen=True)
@@ -151,7 +158,10 @@ class Backend(Protocol):
 
 
 # Name in the configuration -> where it is. A new backend is a file and a row here.
+# In the order in which one is chosen where none is configured.
 BACKENDS: dict[str, str] = {
+    "claude": "orchgit.agents.claude:ClaudeBackend",
+    "codex": "orchgit.agents.codex:CodexBackend",
     "anthropic": "orchgit.agents.anthropic_api:AnthropicBackend",
     "scripted": "orchgit.agents.scripted:ScriptedBackend",
     "command": "orchgit.agents.command:CommandBackend",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from orchgit.agents.human import Desk
     from orchgit.cli.cell import Housed
 
+SETTING_UP_S = 3.0  # between the note that the agent starts, and the desk
 Result = tuple[str, dict[str, Any]]
 MENU = """
 How does it stand?
@@ -71,7 +73,12 @@ def _housed(run: str, name: str) -> Iterator[tuple[Housed, Desk]]:
 
     found = find(Path.cwd(), run, name)
     try:
-        desk = human.read(found.cell.root) if found.there and found.work.stage == "working" else None
+        waited = found.there and found.work.stage == "working"
+        until_s = time.monotonic() + SETTING_UP_S
+        while (desk := human.read(found.cell.root) if waited else None) is None and waited:
+            if time.monotonic() > until_s:
+                break
+            time.sleep(0.1)
         if desk is None:
             who, stage = found.work.spec.worker, found.work.stage
             members = found.run.started.roster if found.run.started else ()
@@ -93,7 +100,7 @@ def _shell(found: Housed, desk: Desk, run: str) -> int:
     from orchgit.agents import handin
     from orchgit.sandbox import base_env
 
-    sandbox, cell, network = found.sandbox(), found.cell, found.config.network.worker
+    sandbox, cell, network = found.sandbox(), found.cell, found.config.network.of("worker", "none")
     places = cellrun.writable(cell, found.work.spec.scope)
     forbidden = [str(found.repo.root), str(found.repo.common), str(found.store.path), str(found.place)]
     secret = str(found.store.path / "events.jsonl")
