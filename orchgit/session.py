@@ -100,11 +100,16 @@ def choose(members: tuple[roster.RosterMember, ...], config: Config, options: Op
     for member in members:
         name = named.get(member.member.name) or options.backend or member.member.backend
         if not name:
-            name = next((b for b in agents.BACKENDS if b != "scripted" and probe(b).found), "")
+            name = next((b for b in config.backends if b not in agents.ONLY_CHOSEN and probe(b).found), "")
             if name and not said:
                 said.append(f"no backend is configured; using {name}, which is here ({probe(name).detail})")
+        if name in agents.ONLY_WORKS and member.member.role != "worker":
+            raise OrchgitError(
+                Kind.USAGE, f"{member.member.name} cannot have the backend {name!r}", "it is for workers only",
+                f"write `backend: {name}` in the files of those workers who are people, in .claude/agents",
+            )  # fmt: skip
         if not name or not probe(name).found:
-            raise _nobody(name, {b: probe(b) for b in ([name] if name else agents.BACKENDS)})
+            raise _nobody(name, {b: probe(b) for b in ([name] if name else config.backends)})
         backend = agents.backend(name)
         model = options.model or member.member.model
         if name == "codex" and model.startswith("claude-"):

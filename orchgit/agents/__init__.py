@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from orchgit.core.errors import Kind, OrchgitError
@@ -78,6 +79,14 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class HandIn:
+    """Files in the cell for an agent without our tools; see handin.py. The agent may do to both what it likes."""
+
+    brief: Path  # its brief, system prompt and all
+    result: Path  # where it may write its result
+
+
+@dataclass(frozen=True)
 class Job:
     role: Role
     purpose: Purpose
@@ -90,7 +99,8 @@ class Job:
     results: tuple[ResultTool, ...]
     model: str
     limits: Limits
-    launch: Launch
+    launch: Launch  # its environment names the files of `handin`
+    handin: Callable[[], HandIn]  # makes the cell, like the first launch
     stop: threading.Event
     record: Callable[[Mapping[str, Any]], None]  # one transcript entry; JSON-able, never a credential
     progress: Callable[[str], None]  # one short line for a person watching
@@ -148,20 +158,29 @@ class Backend(Protocol):
 
 
 # Name in the configuration -> where it is. A new backend is a file and a row here.
-# In the order in which one is chosen where none is configured; the scripted one never is.
+# In the order in which one is chosen where none is configured.
 BACKENDS: dict[str, str] = {
     "claude": "orchgit.agents.claude:ClaudeBackend",
     "codex": "orchgit.agents.codex:CodexBackend",
     "anthropic": "orchgit.agents.anthropic_api:AnthropicBackend",
     "scripted": "orchgit.agents.scripted:ScriptedBackend",
+    "command": "orchgit.agents.command:CommandBackend",
+    "human": "orchgit.agents.human:HumanBackend",
 }
+# Never taken because it is there: somebody has to have chosen it, and so with every command.
+ONLY_CHOSEN = ("scripted", "human")
+ONLY_WORKS = ("human",)
 
 
 def backend(name: str) -> Backend:
-    """Imported only now: a backend may bring a heavy package. OrchgitError (USAGE) for an unknown name."""
-    if name not in BACKENDS:
+    """Imported only now: a backend may bring a heavy package. OrchgitError (USAGE) for an unknown name.
+
+    `command:NAME` is the program that the configuration describes under this name.
+    """
+    kind, colon, _ = name.partition(":")
+    if kind not in BACKENDS or (colon and kind != "command"):
         known = ", ".join(BACKENDS)
         raise OrchgitError(Kind.USAGE, f"there is no agent backend {name!r}", hint=f"one of: {known}")
-    module, _, attribute = BACKENDS[name].partition(":")
-    made: Backend = getattr(importlib.import_module(module), attribute)()
-    return made
+    module, _, attribute = BACKENDS[kind].partition(":")
+    make: Callable[..., Backend] = getattr(importlib.import_module(module), attribute)
+    return make(name) if kind == "command" else make()

@@ -58,7 +58,7 @@ def by_name(given: list[str]) -> tuple[tuple[str, str], ...]:
     pairs = []
     for one in given:
         name, _, backend = one.partition("=")
-        if not name or backend not in agents.BACKENDS:
+        if not name or backend.partition(":")[0] not in agents.BACKENDS:
             known = ", ".join(agents.BACKENDS)
             raise OrchgitError(Kind.USAGE, f"--agent {one!r} is not known", f"NAME=BACKEND, with one of: {known}")
         pairs.append((name, backend))
@@ -108,15 +108,19 @@ def drive(session: Session, screen: Screen, *, wait: bool = False, tour: bool = 
     from orchgit.eventlog import user_name
     from orchgit.report import next_lines, safe
 
-    def paused(run: Run, event: e.Event) -> None:
-        if isinstance(event.body, e.AgentPaused):
-            words = f"orchgit run {run.id}: {event.body.assignment} is paused, it touched {safe(event.body.path)}"
+    def stands(run: Run, event: e.Event) -> None:
+        body, words = event.body, ""
+        if isinstance(body, e.AgentPaused):
+            words = f"orchgit run {run.id}: {body.assignment} is paused, it touched {safe(body.path)}"
+        elif isinstance(body, e.AgentStarted) and body.backend == "human":
+            words = f"orchgit run {run.id}: {safe(body.member)} has an assignment"
+        if words:
             # Not on the thread that writes the log: the command may take its time.
             threading.Thread(target=call_notify, args=(session, words), daemon=True).start()
             for line in next_lines(run, alive=True):
                 screen.say(f"         {line}")
 
-    session.runner.listen(paused)
+    session.runner.listen(stands)
     idle = Human(screen, user_name(), session).idle if interactive() else None
     try:
         run = session.runner.drive(session.world, wait=wait, idle=idle)
