@@ -34,6 +34,7 @@ from orchgit.agents.headless import (
     report_schema,
     silence,
 )
+from orchgit.core.scope import Scope
 
 KEYS = ("CODEX_API_KEY", "OPENAI_API_KEY")  # only the first is read by `codex exec` itself
 BASE_URL = "OPENAI_BASE_URL"
@@ -235,7 +236,8 @@ class _Codex:
         text = str(item.get("aggregated_output") or item.get("error") or "")
         failed = item.get("status") in ("failed", "declined") or item.get("exit_code") not in (None, 0)
         # A patch that the sandbox stopped, perhaps halfway, says no more than that it failed.
-        stopped = kind == "file_change" and failed
+        scope = Scope(turn.job.allow, turn.job.deny)
+        stopped = kind == "file_change" and failed and not all(scope.allows(os.fsencode(path)) for path in paths)
         turn.result(name, not failed, text or about, refused=stopped or item.get("status") == "declined")
 
     def silent(self, code: int, stderr: str, turn: Turn) -> Failure:
