@@ -27,7 +27,9 @@ from orchgit.agents.anthropic_api import strict_schema
 from orchgit.agents.toolbox import RESULT_CHARS, shorten
 from orchgit.process import Child
 
-OUTPUT_CAP = 64 << 20  # bytes that one turn may print: an image or two and all tool results, and no flood
+OUTPUT_CAP = 64 << 20  # bytes that one turn may print: an image or two and all tool results, and no flood;
+LINE_CAP = 100_000  # nor more lines than this
+NOISE = 100  # lines that are no stream, in the transcript of a turn
 POLL_S = 0.1
 ASK_S = 20  # for a program's word on its version
 LINGER_S = 20.0  # for a program that has said its last word and does not end
@@ -114,6 +116,7 @@ class Turn:
     ended: bool = False  # its last word was said
     failure: Failure | None = None
     report: object = None  # its structured output
+    noise: int = 0
     usage: Usage = field(default_factory=lambda: Usage(cost_micro=None))
     tools: dict[str, tuple[str, str]] = field(default_factory=dict)  # id -> (name, what it is about)
 
@@ -262,7 +265,7 @@ class _Talk:
 
     def listen(self, child: Child, turn: Turn) -> tuple[int, str]:
         """(exit status, the end of stderr), once its output has ended."""
-        heard = 0
+        heard = lines = 0
         since_s: float | None = None  # when it said its last word
         while True:
             self.check(turn)
@@ -280,9 +283,9 @@ class _Talk:
             if not line:
                 break
             since_s = None
-            heard += len(line)
-            if heard > OUTPUT_CAP:
-                raise Over("error", f"it printed more than {OUTPUT_CAP >> 20} MB")
+            heard, lines = heard + len(line), lines + 1
+            if heard > OUTPUT_CAP or lines > LINE_CAP:
+                raise Over("error", f"it printed more than {OUTPUT_CAP >> 20} MB, or {LINE_CAP} lines")
             self.hear(line, turn)
         ended = child.finish(deadline_s=2 if turn.ended else 10)
         return ended.returncode, ended.stderr.decode("utf-8", "replace").strip()[-2000:]
@@ -296,7 +299,9 @@ class _Talk:
             self.dialect.hear(said, turn)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             # Not ours to mend, and no reason to lose the work: what counts is the last word, and git.
-            self.job.record({"kind": "noise", "why": repr(error)[:200], "text": shorten(text, 2000)})
+            turn.noise += 1
+            if turn.noise <= NOISE:
+                self.job.record({"kind": "noise", "why": repr(error)[:200], "text": shorten(text, 2000)})
 
     def check(self, turn: Turn) -> None:
         if self.job.stop.is_set():
@@ -390,7 +395,7 @@ def ending(results: Sequence[ResultTool]) -> str:
 _WHY = r"(?:Permission denied|Read-only file system|permission denied|read-only file system)"
 _DENIED = re.compile(
     # A redirection of a shell's; "cannot touch 'x'"; Python; Node.
-    rf"(?:\bline \d+: |\bsh: \d+: |\bcannot [a-z ]+ )(?P<a>[^\n:]{{1,300}}): {_WHY}$"
+    rf"(?:\bline \d+: |\bsh: \d+: cannot create |\bcannot [a-z ]+ )(?P<a>[^\n:]{{1,300}}): {_WHY}$"
     rf"|Errno (?:13|30)\] {_WHY}: (?P<b>'[^'\n]{{1,300}}')"
     rf"|(?:EACCES|EROFS): {_WHY}, \w+ (?P<c>'[^'\n]{{1,300}}')"
     rf"|(?P<d>[^\s:'\"]{{1,300}}): Read-only file system",
@@ -402,7 +407,7 @@ def denied(text: str, workdir: str) -> Iterable[tuple[str, str]]:
     """(path, the words) of writes that failed, as far as a tool's output tells: a claim, for the log to show."""
     seen: dict[str, str] = {}
     for found in _DENIED.finditer(text[:RESULT_CHARS]):
-        path = next(part for part in found.groups() if part).strip("'‘’\"").removeprefix("create ")
+        path = next(part for part in found.groups() if part).strip("'‘’\"")
         path = os.path.relpath(os.path.join(workdir, path), workdir)
         seen.setdefault(path, found[0][-200:])
         if len(seen) == DENIALS:
