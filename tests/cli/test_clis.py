@@ -47,6 +47,10 @@ def told(given: dict[str, Any]) -> dict[str, Any]:
     return {"text": json.dumps(given)}
 
 
+def ending(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    return told(given) if name == "codex" else turn({"tool": "StructuredOutput", "input": given})
+
+
 def book() -> Book:
     """Three workers; each writes its part, and tries what is not its own by an edit tool and by its shell."""
     made = Book(
@@ -114,7 +118,7 @@ def test_three_workers_of_three_kinds(world: World, server: CliServer, level: st
     assert world.git("diff", "--name-status", started, f"orchgit/{world.name}/integration").count("A\t") == 5
 
     # What was tried outside is seen: by an edit tool, and by a shell.
-    seen = {name: set() for name in ("api", "web", "docs")}
+    seen: dict[str, set[tuple[str, str]]] = {name: set() for name in ("api", "web", "docs")}
     for event in world.events("scope.violation_seen"):
         seen[event["data"]["assignment"]].add((event["data"]["layer"], event["data"]["path"]))
     by_shell = {("sandbox", "README.md"), ("sandbox", "docs/evil-sh.md"), ("sandbox", "../../evil")}
@@ -172,7 +176,7 @@ def test_everybody_is_one_program(world: World, server: CliServer, name: str) ->
          "allow": ["src/api/**"], "inputs": [], "outputs": [], "depends_on": [], "symlinks": False,
          "checks": ["grep -n billing src/api/billing.py"]},
     ]}  # fmt: skip
-    results = {
+    results: dict[str, dict[str, Any]] = {
         "plan/1": {"propose_plan": plan, "ask_questions": None},
         "verdict/api/1": {"give_verdict": {"decision": "accept", "reasons": []}},
         "review/security-reviewer/1": {"report_review": {"summary": "clean", "findings": [], "fixed": []}},
@@ -207,14 +211,11 @@ def test_more_scope_is_asked_for_and_the_conversation_goes_on(world: World, serv
     asked = {"report": None, "request_scope": {"paths": ["docs/api.md"], "why": "it has to be written down"}}
     made = Book(piece("api", "api-agent", ["src/api/**"]))
     write_it = "echo billing > src/api/billing.py; mkdir -p docs; echo text > docs/api.md"
-    end = (lambda given: told(given)) if name == "codex" else (
-        lambda given: turn({"tool": "StructuredOutput", "input": given})
-    )  # fmt: skip
     do = shell(write_it) if name == "codex" else claude("Bash", command=write_it)
-    made.jobs["work/api/1"] = [end(asked), turn(do), end(result())]
+    made.jobs["work/api/1"] = [ending(name, asked), turn(do), ending(name, result())]
     server.book = {"jobs": made.jobs, "default": made.default}
     world.start(made, "--agent", f"api-agent={name}", code=4)
-    world.run("grant", world.name, "api", code=None)
+    world.run("grant", f"{world.name}/api")
     world.run("resume", code=None)
     assert world.one("run.completed")
     ends = [ev["data"] for ev in world.events("agent.exited", member="api-agent")]
@@ -238,16 +239,14 @@ def test_killed_in_mid_turn_it_is_taken_up_again(world: World, server: CliServer
     engine = world.spawn(*world.start_args(made, "--yes", "--agent", f"api-agent={name}"))
 
     def working() -> list[int]:
-        shown = world.processes()
-        if not any("sleep 20" in line for line in shown.values()):
+        words = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in world.processes()}
+        if not any(w[:2] == [b"sleep", b"20"] for w in words.values()):
             return []
-        return [pid for pid, line in shown.items() if "--output-schema" in line or "--json-schema" in line]
+        own = (b"/claude", b"/claude.exe", b"/codex")
+        return [pid for pid, w in words.items() if w[0].endswith(own) and {b"-p", b"exec"} & set(w)]
 
-    inside = world.wait_for(working, "the program at work")
-    for pid in inside:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if b"claude" in words[0] or b"/codex" in words[0]:
-            os.kill(pid, signal.SIGKILL)
+    for pid in world.wait_for(working, "the program at work"):
+        os.kill(pid, signal.SIGKILL)
     assert engine.wait(60) == 0, world.said(engine)
     assert {"src/api/one.py", "src/api/two.py"} <= world.files(world.ref(f"{world.name}/integration"))
     ended = world.one("agent.exited", member="api-agent")["data"]
