@@ -44,6 +44,7 @@ COMMANDS: dict[str, str] = {
     "schema": "JSON Schema of the events",
     "report-work": "Inside a cell: hand in the report",
     "request-scope": "Inside a cell: ask for more paths",
+    "mcp": "Inside a cell: the job as an MCP server on stdio",
     "demo": "The whole of it, in a small repository, with scripted agents",
 }
 
