@@ -1,13 +1,14 @@
 """`orchgit mcp`: inside a cell, the job as an MCP server on standard input and output, for agents that speak it.
 
 It can do nothing that its agent may not: it reads the brief's file and writes the hand-in's, in the same sandbox. Where
-this is no cell, it does not start.
+this is no cell (the plugin starts it in every session), it has nothing to offer.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,8 @@ def command() -> int:
             Kind.UNAVAILABLE, "the package mcp is not installed", "orchgit's extra of this name brings it",
             "pip install 'orchgit[mcp]', or use orchgit report-work and orchgit request-scope",
         )  # fmt: skip
-    offered = tools(_brief())
+    brief = _brief()
+    offered = tools(brief) if brief else ()
     import anyio
 
     anyio.run(_serve, offered)
@@ -57,13 +59,17 @@ def command() -> int:
 
 
 def _brief() -> str:
+    """ "" outside a cell."""
     from orchgit.agents import handin
 
     place = os.environ.get(handin.BRIEF)
     if not place or not os.environ.get(handin.RESULT):
-        raise OrchgitError(
-            Kind.USAGE, "this is no cell", f"{handin.BRIEF} is not set: only an agent of a run has a job"
-        )
+        if sys.stdin.isatty():
+            why = f"{handin.BRIEF} is not set: only an agent of a run has a job"
+            raise OrchgitError(
+                Kind.USAGE, "this is no cell", why, "it is for an MCP client, on standard input and output"
+            )
+        return ""
     try:
         return Path(place).read_text("utf-8", "replace")
     except OSError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -110,11 +109,11 @@ def test_other_jobs_have_their_own_ways_to_end(tmp_path: Path) -> None:
     assert cell.talk(names) == {"brief", "scope", "propose_plan", "ask_questions", "question"}
 
 
-def test_outside_a_cell_it_does_not_start(tmp_path: Path) -> None:
-    import subprocess
+def test_outside_a_cell_it_offers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = Cell(tmp_path)
+    monkeypatch.setattr(handin, "environment", lambda files: {})
 
-    env = {k: v for k, v in os.environ.items() if not k.startswith("ORCHGIT_")} | {"PYTHONPATH": str(SOURCE)}
-    words = [sys.executable, "-m", "orchgit", "mcp"]
-    done = subprocess.run(words, env=env, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 2, shlex.join(words)
-    assert "this is no cell" in done.stderr
+    async def names(session: mcp.ClientSession) -> list[str]:
+        return [tool.name for tool in (await session.list_tools()).tools]
+
+    assert cell.talk(names) == []
