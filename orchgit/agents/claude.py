@@ -231,6 +231,8 @@ class _Claude:
                 said = block.get("content")
                 text = said if isinstance(said, str) else "\n".join(str(b.get("text", b["type"])) for b in said or ())
                 refused = str(block["tool_use_id"]) in self.refused or text.startswith("Permission to use ")
+                # What follows is advice to the model, a page of it.
+                text = text.partition(" IMPORTANT: ")[0] if refused else text
                 turn.result(str(block["tool_use_id"]), not block.get("is_error"), text, refused=refused)
 
     def last(self, said: Mapping[str, Any], turn: Turn) -> None:

@@ -41,6 +41,7 @@ PASSED = ("OPENAI_ORGANIZATION", "OPENAI_PROJECT")
 AUTH, SCHEMA = ".codex/auth.json", ".codex/orchgit-result.json"
 INSTALL = "npm install -g @openai/codex"
 LOGIN = "run `codex login`, or export CODEX_API_KEY (or OPENAI_API_KEY)"
+OWN_MODEL = "default"  # what Codex takes itself: only it knows what the account may use
 WAIT_S = 120.0  # for a network that is not there; by itself it waits for ever
 # As TOML; JSON's strings and lists are that too.
 FIXED = {
@@ -62,7 +63,7 @@ def program() -> str:
 
 class CodexBackend:
     name = "codex"
-    default_model = ""  # what Codex takes itself: only it knows what the account may use
+    default_model = OWN_MODEL
 
     def probe(self, options: Mapping[str, str]) -> Probe:
         """Asks the program itself, as the user: outside every sandbox, and without a call to its service."""
@@ -96,7 +97,7 @@ class CodexBackend:
         if problem:
             return Outcome("auth", None, problem, LOGIN)
         if job.limits.cost_micro is not None and prices.price_of(job.model) is None:
-            words = f"there is a money limit, and the price of {job.model or 'its own model'} is unknown"
+            words = f"there is a money limit, and the price of its model ({job.model}) is unknown"
             return Outcome("error", None, words, "set a token limit instead")
         try:
             dialect = _Codex(job, path)
@@ -164,7 +165,7 @@ class _Codex:
         argv = [
             self.path, "exec", *(("resume", conversation) if conversation else ()), "--json", "--ignore-user-config",
             "--ignore-rules", "--skip-git-repo-check", "--output-schema", f"$HOME/{SCHEMA}",
-            *(("--model", job.model) if job.model else ()),
+            *(("--model", job.model) if job.model not in ("", OWN_MODEL) else ()),
             *(word for name, value in settings.items() for word in ("-c", f"{name}={value}")), "-",
         ]  # fmt: skip
         files = {SCHEMA: json.dumps(report_schema(job.results)), **({} if key else {AUTH: _auth()})}

@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from orchgit.agents import Job, Outcome, ResultTool, Status, Usage
+from orchgit.agents import Job, Outcome, ResultTool, Status, Usage, handin
 from orchgit.agents.anthropic_api import strict_schema
 from orchgit.agents.toolbox import RESULT_CHARS, shorten
 from orchgit.process import Child
@@ -194,15 +194,8 @@ class _Talk:
                     continue
             if failure is not None:
                 return Outcome(failure.status, None, failure.message, failure.hint)
-            if turn.report is None:
-                if reminded == REMINDERS:
-                    return Outcome("no_report", None, "it stopped without delivering its result")
-                reminded += 1
-                prompt = REMINDER.format(names=", ".join(self.results))
-                self.job.record({"kind": "reminder", "text": prompt})
-                continue
             try:
-                name, given = self.delivered(turn.report)
+                found = self.delivered(turn.report)
             except ValueError as error:
                 if corrected == CORRECTIONS:
                     return Outcome("no_report", None, f"its result was not valid, at last: {error}")
@@ -210,14 +203,24 @@ class _Talk:
                 prompt = REFUSED.format(why=error)
                 self.job.record({"kind": "reminder", "text": prompt})
                 continue
-            self.job.progress(f"{name}: delivered")
-            return Outcome("done", (name, given), session=self.session() if self.results[name].pauses else b"")
+            if found is not None:
+                self.job.progress(f"{found[0]}: delivered")
+                return Outcome("done", found, session=self.session() if self.results[found[0]].pauses else b"")
+            if reminded == REMINDERS:
+                return Outcome("no_report", None, "it stopped without delivering its result")
+            reminded += 1
+            prompt = REMINDER.format(names=", ".join(self.results))
+            self.job.record({"kind": "reminder", "text": prompt})
 
     def session(self) -> bytes:
         return json.dumps({"conversation": self.dialect.conversation, **self.dialect.memory}).encode()
 
-    def delivered(self, report: object) -> tuple[str, Mapping[str, Any]]:
-        """(result tool, its input) of what was handed in; ValueError with words that the agent can act on."""
+    def delivered(self, report: object) -> tuple[str, Mapping[str, Any]] | None:
+        """(result tool, its input): what was handed in by file when that asks for something, else as structured output,
+        else by file. None when there is neither; ValueError with words that the agent can act on."""
+        left = handin.take(self.job.handin(), self.job.results)
+        if report is None or (left is not None and self.results[left[0]].pauses):
+            return left
         given = {k: v for k, v in report.items() if v is not None} if isinstance(report, Mapping) else {}
         if len(given) != 1 or not set(given) <= set(self.results):
             raise ValueError(
