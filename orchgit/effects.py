@@ -33,7 +33,7 @@ from orchgit.core.plan import printable as shown
 from orchgit.core.review import same
 from orchgit.core.scope import Scope, hook_rules
 from orchgit.core.state import Run, branch
-from orchgit.git import cells, gate, merges, totals, trees
+from orchgit.git import cells, conventions, gate, merges, totals, trees
 from orchgit.git.door import Door, GitError, Missing
 from orchgit.git.harvest import is_whiteout
 from orchgit.git.user import UserRepo
@@ -341,11 +341,13 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
         through = _reconfine(world, cell, run, name)
         if through:
             return e.Draft(e.AgentFailed("error", through), ENGINE, event.seq)
+    assert run.started is not None
+    told = conventions.read(world.door, run.started.base, [root.path for root in scope.roots()])
     lowers = tuple(map(str, cell.lowers))
     watch = world.watchdog.watch(str(cell.top), scope.allows, sighted, ignore=_own_temporary, lowers=lowers)
     world.watches[name, attempt] = watch
     outcome, report = world.agents.run(
-        role="worker", purpose="work", name=body.member, key=brief.key(run, body), brief=brief.work(run, name),
+        role="worker", purpose="work", name=body.member, key=brief.key(run, body), brief=brief.work(run, name, told),
         place=place, stop=stop, cause=event.seq, emit=emit, scope_of=(name, attempt),
         session=world.agents.store.blob(body.session) if body.session else b"", answer=work.answer,
         scope=(work.spec.allow, work.spec.deny),
