@@ -66,7 +66,6 @@ class Issue:
     author: str  # a login; "" where the account is gone
     labels: tuple[str, ...]
     state: Literal["open", "closed"]
-    is_change: bool  # it is a pull request: GitHub numbers both alike
     url: str
 
 
@@ -165,6 +164,10 @@ class Forge(Protocol):
     def me(self) -> str:
         """Our own login."""
 
+    def ready(self) -> None:
+        """OrchgitError for what would end a run half-way: an archived repository, a fork, a token that may not write.
+        Writes nothing."""
+
     def issue(self, number: int) -> Issue:
         """Kind.NO when there is none, when issues are off, and for a pull request."""
 
@@ -259,7 +262,7 @@ def connect(
     tell: Callable[[str], None],
     stop: threading.Event,
 ) -> Forge:
-    """The forge of the repository at `root`, by its git remote `remote` or the one that `wanted` is of. Asks nobody yet.
+    """The forge of the repository at `root`: its git remote `remote`, or the one that `wanted` is of. Asks no server.
     OrchgitError (USAGE) where no remote is one, (UNAVAILABLE) without a token."""
     if name not in FORGES:
         raise OrchgitError(Kind.USAGE, f"there is no forge {name!r}", hint=f"one of: {', '.join(FORGES)}")

@@ -49,6 +49,9 @@ class LocalForge:
     def may_write(self, login: str) -> bool:
         return False
 
+    def ready(self) -> None:
+        pass
+
     def issue(self, number: int) -> Issue:
         _none(f"issue {number} cannot be read")
 
