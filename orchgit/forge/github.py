@@ -363,7 +363,7 @@ class GitHub:
         return f"/repos/{self._repo}{path}"
 
     def _say(self, no: Refused, what: str) -> OrchgitError:
-        """What GitHub refused, and why. It says 404 for what a token may not see, and 403 for nearly everything else: so
+        """What GitHub refused, and why. It says 404 for what a token may not see, and 403 for nearly all else: so
         the repository itself is asked."""
         repository = None
         if no.status in (403, 404, 410):
