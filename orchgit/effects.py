@@ -14,7 +14,7 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +34,7 @@ from orchgit.core.plan import printable as shown
 from orchgit.core.review import same
 from orchgit.core.scope import Scope, hook_rules
 from orchgit.core.state import Run, branch
+from orchgit.forge_out import Writer
 from orchgit.git import cells, gate, merges, totals, trees
 from orchgit.git.door import Door, GitError, Missing
 from orchgit.git.harvest import is_whiteout
@@ -79,6 +80,7 @@ class World:
     state: Path  # where this run's cells are
     watchdog: Watchdog
     overlay: bool = False  # whether cells are overlays on one checkout of the run's base
+    writer: Callable[[], Writer] | None = None  # to the forge, where the run has one
     watches: dict[tuple[str, int], Watch] = field(default_factory=dict)
     stops: dict[int, threading.Event] = field(default_factory=dict)
     guards: dict[tuple[str, int], Guard] = field(default_factory=dict)
@@ -139,6 +141,8 @@ def _unable(world: World, event: e.Event, why: str) -> e.Draft:
             done = e.MergeStale(body.land, body.assignment, "", why)
         case e.ShipRequested():
             done = e.ShipObserved(body.ref, "", why)
+        case e.ForgeRequested():
+            done = e.ForgeFailed(body.key, why)
         case _:
             done = e.AgentFailed("unavailable", why)
     return e.Draft(done, ENGINE, event.seq)
@@ -174,6 +178,8 @@ def _perform(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
             return _synthesis(world, run, event, emit)
         case e.ShipRequested():
             done = observe(world.door, body.ref, run.tip)
+        case e.ForgeRequested():
+            done = _outward(world, run, event, body)
         case _:
             raise TypeError(f"{body.type} is not a request")
     return e.Draft(done, ENGINE, event.seq)
@@ -605,6 +611,16 @@ def observe(door: Door, ref: str, tip: str = "") -> e.ShipObserved:
             why = f"{ref} is checked out in {place}, and no checkout of yours is touched; merge it there yourself"
             return e.ShipObserved(ref, old, why)
     return e.ShipObserved(ref, old, "")
+
+
+def _outward(world: World, run: Run, event: e.Event, body: e.ForgeRequested) -> e.Body:
+    """What a forge does not take is an outcome: the work goes on, and a human is told."""
+    assert world.writer is not None
+    try:
+        return world.writer().write(run, event)
+    except OrchgitError as error:
+        why = ": ".join(filter(None, (error.what, error.why)))
+        return e.ForgeFailed(body.key, why[:1000], error.hint[:500])
 
 
 # -- orchestrator and reviewers --------------------------------------------------------------------------

@@ -25,6 +25,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from orchgit import signatures
 from orchgit.core import events as e
@@ -140,6 +141,8 @@ def local(body: e.Body) -> list[str]:
             return [body.transcript]
         case e.ChecksPassed() | e.ChecksFailed():
             return [r.output for r in body.results]
+        case e.ForgeDone():
+            return [body.text]
     return []
 
 
@@ -339,15 +342,26 @@ def _ours(door: Door, run: str) -> dict[str, bytes]:
 def push(door: Door, root: Path, run: str, remote: str, branches: Sequence[str]) -> list[str]:
     """Push branches of a run and its log to a remote, all or none; the refs that were moved. Nothing is ever forced:
     what the remote has must be in what we have, and must still be there when it is moved."""
-    refs = [RUNS + run, *branches]
-    said = _git(root, "ls-remote", remote, *refs).decode()
-    there = {ref: oid for oid, _, ref in (line.partition("\t") for line in said.splitlines())}
-    argv, moved = [], []
-    for ref in refs:
-        ours, theirs = door.ref(ref), there.get(ref, "")
+    wanted = {}
+    for ref in (RUNS + run, *branches):
+        ours = door.ref(ref)
         if ours is None:
             raise OrchgitError(Kind.NO, f"{ref} is not here", "there is nothing to push", f"orchgit status {run}")
-        if ours == theirs:
+        wanted[ref] = ours
+    return send(door, root, remote, wanted)
+
+
+def send(
+    door: Door, root: Path, remote: str, wanted: Mapping[str, str], env: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
+    """Have each of these refs of a remote hold this commit; what is there already, or is ahead of it, stays. As `push`.
+    `env`: what the remote wants on top of the user's own."""
+    said = _git(root, "ls-remote", remote, *wanted, env=env).decode()
+    there = {ref: oid for oid, _, ref in (line.partition("\t") for line in said.splitlines())}
+    argv, moved = [], []
+    for ref, ours in wanted.items():
+        theirs = there.get(ref, "")
+        if theirs and _holds(door, theirs, ours):
             continue
         if theirs and not _holds(door, ours, theirs):
             why = f"{remote} has {theirs} there, which is not part of what is here ({ours})"
@@ -357,7 +371,7 @@ def push(door: Door, root: Path, run: str, remote: str, branches: Sequence[str])
     if moved:
         leases = [a for a in argv if a.startswith("--")]
         specs = [a for a in argv if not a.startswith("--")]
-        _git(root, "push", "--quiet", "--atomic", *leases, remote, *specs)
+        _git(root, "push", "--quiet", "--atomic", *leases, remote, *specs, env=env)
     return moved
 
 
@@ -382,10 +396,10 @@ def follow(root: Path) -> list[tuple[str, bool]]:
     return done
 
 
-def _git(root: Path, *args: str, missing: bool = False) -> bytes:
+def _git(root: Path, *args: str, missing: bool = False, env: Mapping[str, str] = MappingProxyType({})) -> bytes:
     """The user's git, with the user's configuration: remotes, keys and proxies are theirs. `missing`: exit code 1 says
     that there is nothing."""
-    env = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    env = {**os.environ, **env, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     argv = ["git", "-c", "core.fsync=all", *args]
     done = subprocess.run(argv, cwd=root, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode and not (missing and done.returncode == 1):

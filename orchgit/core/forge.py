@@ -63,6 +63,25 @@ def awaited(run: Run) -> tuple[str, ...]:
     return () if approved(run, LAST) else (LAST,)
 
 
+def listens(run: Run) -> tuple[str, ...]:
+    """On whose pull requests a human's word counts now."""
+    posted = run.outside.posted
+    keys = {n: f"change/{n}" for n in (*run.works, LAST)}
+    opened = [n for n, key in keys.items() if key in posted and posted[key].request.head == head(run, n)]
+    if run.phase == "executing":
+        return tuple(n for n in opened if n != LAST and held(run, run.works[n]))
+    if run.phase != "shipping" or not run.by_pr or run.shipped:
+        return ()
+    if LAST in opened:
+        return (LAST,)
+    return tuple(opened) if _gated(run) and not all(approved(run, n) for n in run.works) else ()
+
+
+def head(run: Run, name: str) -> str:
+    """The commit that a pull request is to be of."""
+    return run.tip if name == LAST else run.works[name].head
+
+
 def held(run: Run, work: Work) -> bool:
     """Whether its merge waits for a human's approval of its pull request."""
     if run.settings.review != "worker" or run.settings.ship != "pr" or run.settings.forge == "local":
@@ -71,8 +90,7 @@ def held(run: Run, work: Work) -> bool:
 
 
 def approved(run: Run, name: str) -> bool:
-    head = run.tip if name == LAST else run.works[name].head
-    return run.outside.approved.get(name) == head
+    return run.outside.approved.get(name) == head(run, name)
 
 
 def _gated(run: Run) -> bool:

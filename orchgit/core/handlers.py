@@ -720,9 +720,8 @@ def _change_seen(run: Run, event: e.Event) -> Run:
     need(last or body.about in run.works, f"no pull request is about {body.about!r}")
     need(f"change/{body.about}" in outside.posted, "that pull request was not opened")
     need(bool(body.comments), "nobody said so")
-    head = run.tip if last else run.works[body.about].head
     if body.what in ("approved", "changes"):
-        need(body.commit == head, "it was said of another state than the one there is")
+        need(body.commit == forge.head(run, body.about), "it was said of another state than the one there is")
     match body.what:
         case "approved":
             outside = replace(outside, approved={**outside.approved, body.about: body.commit})
