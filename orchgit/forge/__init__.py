@@ -19,7 +19,7 @@ from typing import Literal, Protocol
 from orchgit.core.errors import Kind, OrchgitError
 
 ResultState = Literal["pending", "success", "failure", "error"]
-ReviewState = Literal["approved", "changes_requested", "commented", "dismissed", "pending"]
+ReviewState = Literal["approved", "changes_requested", "commented", "dismissed"]
 Verdict = Literal["comment", "request_changes"]
 Level = Literal["failure", "warning", "notice"]
 

@@ -18,6 +18,12 @@ from orchgit.forge import ChangeRef, Comment, Issue, LineComment, ReviewSeen, Re
 M = TypeVar("M", bound="Answer")
 
 
+REVIEW_STATES: dict[str, ReviewState] = {
+    "APPROVED": "approved", "CHANGES_REQUESTED": "changes_requested", "COMMENTED": "commented",
+    "DISMISSED": "dismissed",
+}  # fmt: skip
+
+
 def _text(value: Any) -> Any:
     """ "" for null, and what UTF-8 can hold of anything."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else "" if value is None else value
@@ -156,18 +162,12 @@ class ReviewAnswer(Answer):
     submitted_at: Text = ""
     html_url: Text
 
-    def review(self, comments: Iterable[LineAnswer], me: str) -> ReviewSeen | None:
-        """None for a state that says nothing yet: a review its author has not submitted."""
-        states: dict[str, ReviewState] = {
-            "approved": "approved", "changes_requested": "changes_requested", "commented": "commented",
-            "dismissed": "dismissed",
-        }  # fmt: skip
-        author, state = _login(self.user), states.get(self.state.lower())
-        if state is None:
-            return None
+    def review(self, comments: Iterable[LineAnswer], me: str) -> ReviewSeen:
+        author = _login(self.user)
         return ReviewSeen(
-            self.id, author, self.author_association, state, self.body, self.commit_id, self.submitted_at,
-            tuple(each.comment() for each in comments), self.html_url, author.lower() == me.lower(),
+            self.id, author, self.author_association, REVIEW_STATES.get(self.state, "commented"), self.body,
+            self.commit_id, self.submitted_at, tuple(each.comment() for each in comments), self.html_url,
+            author.lower() == me.lower(),
         )  # fmt: skip
 
 

@@ -167,26 +167,27 @@ class GitHub:
             lines = [a.parse(a.LineAnswer, c) for c in self._client.pages(self._at(f"/pulls/{number}/comments"))]
         except Refused as no:
             raise self._say(no, f"the reviews of {self._repo}#{number} cannot be read") from no
-        seen = [r.review((c for c in lines if c.pull_request_review_id == r.id), me) for r in reviews]
-        return tuple(r for r in seen if r)
+        # A pending one is our own, which nobody has submitted: it says nothing yet.
+        said = [r for r in reviews if r.state != "PENDING"]
+        return tuple(r.review([c for c in lines if c.pull_request_review_id == r.id], me) for r in said)
 
     # ---- writing
 
     def note(self, number: int, key: Key, body: str) -> Comment:
         body = clip(keyed(key, body))
         known = self._notes.get((number, key))
-        there = None if known else self._note(number, key)
+        at = self._at(f"/issues/{number}/comments")
         try:
-            if known or (there and there.body != body):
-                there = self._edit(known or there.id, body)  # type: ignore[union-attr] # one of the two is there
+            there = self._edit(known, body) if known else None
             if there is None:
-                at = self._at(f"/issues/{number}/comments")
                 there = self._client.once(
                     lambda: self._note(number, key),
                     lambda: a.parse(a.CommentAnswer, self._client.create("POST", at, {"body": body})).comment(
                         self.me()
                     ),
                 )
+                if there.body != body:
+                    there = self._edit(there.id, body) or there
         except Refused as no:
             raise self._say(no, f"no comment can be written on {self._repo}#{number}") from no
         self._notes[number, key] = there.id
@@ -272,22 +273,22 @@ class GitHub:
     def review(
         self, number: int, key: Key, sha: str, body: str, comments: Sequence[LineComment], verdict: Verdict
     ) -> ReviewSeen:
-        found = self._reviewed(number, key)
-        if found is not None:
-            return found
-        change = self._change(number)
-        own = bool(change.user) and change.user.login.lower() == self.me().lower()  # type: ignore[union-attr] # bool
-        event = "COMMENT" if own or verdict == "comment" else "REQUEST_CHANGES"
-        try:
+        def write() -> ReviewSeen:
+            change = self._change(number)
+            own = change.user is not None and change.user.login.lower() == self.me().lower()
+            event = "COMMENT" if own or verdict == "comment" else "REQUEST_CHANGES"
             # The diff that GitHub shows is the head's: at an older commit, no line can be trusted to be in it.
-            inside = self._inside(number, comments) if change.head.sha == sha else ()
+            inside = self._inside(number, comments) if change.head.sha == sha else []
             try:
                 return self._submit(number, key, sha, body, comments, inside, event)
             except Refused as no:
                 if no.status != 422 or not inside:
                     raise
                 # One line that it does not take, and it takes nothing: say all of it in the body.
-                return self._submit(number, key, sha, body, comments, (), event)
+                return self._submit(number, key, sha, body, comments, [], event)
+
+        try:
+            return self._client.once(lambda: self._reviewed(number, key), write)
         except Refused as no:
             raise self._say(no, f"{self._repo}#{number} cannot be reviewed") from no
 
@@ -300,16 +301,10 @@ class GitHub:
             "commit_id": sha, "event": event, "body": clip(keyed(key, "\n\n".join([body, *map(_in_words, outside)]))),
             "comments": [{"path": c.path, "line": c.line, "side": "RIGHT", "body": clip(c.body)} for c in inside],
         }  # fmt: skip
-
-        def write() -> ReviewSeen:
-            said = self._client.create("POST", self._at(f"/pulls/{number}/reviews"), asked)
-            made = a.parse(a.ReviewAnswer, said).review((), self.me())
-            return made or self._gone(number)
-
-        return self._client.once(lambda: self._reviewed(number, key), write)
-
-    def _gone(self, number: int) -> ReviewSeen:
-        raise OrchgitError(Kind.UNAVAILABLE, f"the review of {self._repo}#{number} was taken and not submitted", "", "")
+        said = a.parse(a.ReviewAnswer, self._client.create("POST", self._at(f"/pulls/{number}/reviews"), asked))
+        return said.review(
+            [a.LineAnswer(path=c.path, line=c.line, body=c.body, user=said.user) for c in inside], self.me()
+        )
 
     def _reviewed(self, number: int, key: Key) -> ReviewSeen | None:
         return next((r for r in self.reviews(number) if r.ours and key_of(r.body) == key), None)
