@@ -9,20 +9,44 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
 from orchgit.core import events as e
 from orchgit.core import forge as core
 from orchgit.core.errors import OrchgitError
 from orchgit.core.run import Run
-from orchgit.forge import ChangeRef, Comment, Forge, ReviewSeen, Stopped, key_of
+from orchgit.forge import ChangeRef, Comment, Forge, Issue, ReviewSeen, Stopped, key_of
 
 ORDER = re.compile(r"/orchgit[ \t]+(approve|reject|answer)\b[ \t]*(.*)", re.DOTALL)
 MAX_WORDS = 4000
 NAMED = 7  # digits of a digest that name it
+MAX_ISSUE = 100_000  # characters of an issue with its comments
 
 Tell = Callable[[str], None]
+
+
+def issue_text(issue: Issue, comments: Sequence[Comment]) -> str:
+    """An issue and what was said under it. Who wrote what is kept apart: what people wrote is quoted, every line of it,
+    so that nobody can write the line that says who is speaking."""
+    labels = f", labels: {', '.join(map(_line, issue.labels))}" if issue.labels else ""
+    parts = [f"# {_line(issue.title)}", f"Issue {issue.number}, by {_line(issue.author)}{labels}", _quoted(issue.body)]
+    for comment in comments:
+        if (comment.ours and key_of(comment.body)) or any(_split(comment.body)):
+            continue  # our own, and orders to us, say nothing of what is to be built
+        edited = ", edited" if comment.created_at != comment.updated_at else ""
+        who = f"{_line(comment.author)} ({comment.association.lower()})"
+        parts += [f"Comment by {who}, {comment.created_at}{edited}:", _quoted(comment.body)]
+    text = "\n\n".join(parts)
+    return text if len(text) <= MAX_ISSUE else text[:MAX_ISSUE] + "\n[cut here: the issue goes on]"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"> {line}".rstrip() for line in text.replace("\r", "").splitlines()) or "> (nothing)"
 
 
 class Poller:
