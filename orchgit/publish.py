@@ -354,25 +354,29 @@ def push(door: Door, root: Path, run: str, remote: str, branches: Sequence[str])
 def send(
     door: Door, root: Path, remote: str, wanted: Mapping[str, str], env: Mapping[str, str] = MappingProxyType({})
 ) -> list[str]:
-    """Have each of these refs of a remote hold this commit; what is there already, or is ahead of it, stays. As `push`.
-    `env`: what the remote wants on top of the user's own."""
-    said = _git(root, "ls-remote", remote, *wanted, env=env).decode()
-    there = {ref: oid for oid, _, ref in (line.partition("\t") for line in said.splitlines())}
-    argv, moved = [], []
-    for ref, ours in wanted.items():
-        theirs = there.get(ref, "")
-        if theirs and _holds(door, theirs, ours):
-            continue
+    """As `push`: have each of these refs of a remote hold this commit. `env`: what the remote wants on top of the
+    user's own. A push whose answer was lost is seen to have been done."""
+    there = _there(root, remote, wanted, env)
+    moved = [ref for ref, ours in wanted.items() if there.get(ref) != ours]
+    for ref in moved:
+        ours, theirs = wanted[ref], there.get(ref, "")
         if theirs and not _holds(door, ours, theirs):
             why = f"{remote} has {theirs} there, which is not part of what is here ({ours})"
             raise OrchgitError(Kind.NO, f"{ref} cannot be pushed", why, f"orchgit fetch {remote} says more")
-        argv += [f"--force-with-lease={ref}:{theirs}", f"{ours}:{ref}"]
-        moved.append(ref)
+    leases = [f"--force-with-lease={ref}:{there.get(ref, '')}" for ref in moved]
+    specs = [f"{wanted[ref]}:{ref}" for ref in moved]
     if moved:
-        leases = [a for a in argv if a.startswith("--")]
-        specs = [a for a in argv if not a.startswith("--")]
-        _git(root, "push", "--quiet", "--atomic", *leases, remote, *specs, env=env)
+        try:
+            _git(root, "push", "--quiet", "--atomic", *leases, remote, *specs, env=env)
+        except OrchgitError:
+            if any(_there(root, remote, wanted, env).get(ref) != wanted[ref] for ref in moved):
+                raise
     return moved
+
+
+def _there(root: Path, remote: str, refs: Iterable[str], env: Mapping[str, str]) -> dict[str, str]:
+    said = _git(root, "ls-remote", remote, *refs, env=env).decode()
+    return {ref: oid for oid, _, ref in (line.partition("\t") for line in said.splitlines())}
 
 
 def _holds(door: Door, tip: str, commit: str) -> bool:

@@ -1,10 +1,13 @@
-"""A run on GitHub, by the command line, against a fake GitHub on real pushes: from an issue to a merged pull request."""
+"""A run on GitHub, by the command line, against a fake GitHub over real pushes: from issue to merged pull request."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,8 @@ class Place:
     world: World
     hub: GitHub
     issue: int
+    kills: Callable[[int], bool] = lambda n: False  # whether the engine is killed at the n-th write, which was done
+    killed: list[str] = field(default_factory=list)
 
     @property
     def run(self) -> str:
@@ -50,6 +55,29 @@ class Place:
         """What a branch of the run holds at GitHub."""
         return self.hub.hub.branch(f"orchgit/{self.run}/{name}")
 
+    def files(self, branch: str) -> set[str]:
+        """Of a branch at GitHub."""
+        listed = self.world.git("--git-dir", str(self.hub.bare), "ls-tree", "-r", "--name-only", branch)
+        return set(listed.splitlines())
+
+    def go(self, *args: str, code: int) -> None:
+        """The command, to its end, again after each time that it was killed."""
+        while True:
+            child = self.world.spawn(*args)
+
+            def wrote(n: int, method: str, path: str, pid: int = child.pid) -> None:
+                if self.kills(n):
+                    self.killed.append(f"{method} {path}")
+                    os.kill(pid, signal.SIGKILL)
+
+            self.hub.on_write = wrote
+            ended = child.wait()
+            self.hub.on_write = None
+            if ended != -signal.SIGKILL:
+                assert ended == code, self.world.said(child)
+                return
+            args = ("resume",) if args[0] == "start" else args
+
     def approve(self, *names: str) -> None:
         for name in names:
             self.hub.review(self.pull(name).number, "APPROVE", "good", by="lea")
@@ -66,6 +94,44 @@ def place(root: Path, config: str = CONFIG) -> Place:
     world.git("push", "-q", str(hub.bare), "main")
     issue = hub.issue("Add billing", "Teams can pay.", by="lea")
     return Place(world, hub, issue)
+
+
+def told(there: Place) -> Place:
+    """The whole story, whatever happens to the engine on its way."""
+    book, hub = stacked(), there.hub
+    there.go("start", str(there.issue), "--backend", "scripted", "--playbook", str(there.world.playbook(book)), code=4)
+    hub.comment(there.issue, f"/orchgit approve {digest(there)}", by="lea")
+    there.go("resume", code=4)
+    there.approve("api", "docs")
+    hub.review(there.pull("web").number, "REQUEST_CHANGES", "Not yet.", by="lea")
+    there.go("ship", code=4)
+    there.approve("web")
+    there.go("ship", code=4)
+    there.approve("integration")
+    there.go("ship", code=0)
+    return there
+
+
+def outcome(there: Place) -> dict[str, Any]:
+    """What is at GitHub at the end, without what differs from run to run: ids, times, commits of other dates."""
+    hub, run = there.hub, there.run
+
+    def key(body: str) -> str:
+        found = re.match(r"<!-- orchgit:[^/]+/(\S+) -->", body)
+        return re.sub(r"[0-9a-f]{12}$", "…", found[1]) if found else "somebody's"
+
+    pulls = {p.head.replace(run, "RUN"): (p.base.replace(run, "RUN"), p.state, bool(p.merged)) for p in hub.pulls}
+    assert len(pulls) == len(hub.pulls)
+    reviews = Counter((p.head.rpartition("/")[2], key(r["body"]), r["state"]) for p in hub.pulls for r in p.reviews)
+    return {
+        "pulls": pulls,
+        "notes": Counter(key(c["body"]) for c in hub.thing(there.issue).comments),
+        "reviews": reviews,
+        "labels": [p.labels for p in hub.pulls],
+        "statuses": Counter((s["context"], s["state"]) for s in hub.hub.statuses),
+        "issue": hub.thing(there.issue).state,
+        "added": there.files("main") - set(there.world.files("main")),
+    }
 
 
 @pytest.fixture
@@ -170,3 +236,47 @@ def test_from_an_issue_to_a_merged_pull_request(there: Place) -> None:
     secret = world.extra_env["ORCHGIT_GITHUB_TOKEN"].encode()
     for path in world.runs.rglob("*"):
         assert not path.is_file() or secret not in path.read_bytes(), path
+
+
+INTO = "orchgit/RUN/integration"
+EXPECTED: dict[str, Any] = {
+    "pulls": {
+        **{f"orchgit/RUN/{name}": (INTO, "closed", True) for name in ("api", "web", "docs")},
+        INTO: ("main", "closed", True),
+    },
+    "notes": {"plan/1": 1, "progress": 1, "somebody's": 1},
+    "reviews": {
+        **{(name, "somebody's", "APPROVED"): 1 for name in ("api", "web", "docs", "integration")},
+        ("web", "somebody's", "CHANGES_REQUESTED"): 1,
+    },
+    "labels": [["orchgit"]] * 4,
+    # Of each pull request's commit, the second one of web's too, and of the tip.
+    "statuses": {(f"orchgit/{context}", "success"): 5 for context in ("scope", "checks", "review")},
+    "issue": "closed",
+    "added": {"src/api/billing.py", "src/web/billing.html", "docs/billing.md"},
+}
+
+
+def sound(there: Place) -> None:
+    world = there.world
+    world.none_left()
+    assert {law["verdict"] for law in world.run("audit", "--json").json["laws"]} == {"pass"}
+    merged = Counter(ev["data"]["assignment"] for ev in world.events("merge.done", land="merge"))
+    assert merged == {"api": 1, "web": 2, "docs": 1}
+
+
+def test_every_answer_is_lost_and_the_engine_is_killed_now_and_then(there: Place) -> None:
+    there.hub.lossy = True
+    there.hub.fault("POST", "git-receive-pack", "cut", times=3)
+    there.kills = lambda n: n % 11 == 4
+    assert outcome(told(there)) == EXPECTED
+    assert len(there.killed) >= 4
+    sound(there)
+
+
+@pytest.mark.whole
+def test_killed_at_every_single_write(there: Place) -> None:
+    there.kills = lambda n: True
+    assert outcome(told(there)) == EXPECTED
+    assert len(there.killed) > 30
+    sound(there)
