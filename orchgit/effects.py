@@ -27,7 +27,7 @@ from orchgit.config import Config
 from orchgit.core import events as e
 from orchgit.core.audit import merge_trailers
 from orchgit.core.decide import ENGINE
-from orchgit.core.errors import OrchgitError
+from orchgit.core.errors import Kind, OrchgitError
 from orchgit.core.handlers import MAX_ASKS
 from orchgit.core.plan import Plan, imprecise, order, problems, upstream
 from orchgit.core.plan import printable as shown
@@ -37,6 +37,7 @@ from orchgit.core.state import Run, branch
 from orchgit.forge_out import Writer
 from orchgit.git import cells, gate, merges, totals, trees
 from orchgit.git.door import Door, GitError, Missing
+from orchgit.git.facts import author_of
 from orchgit.git.harvest import is_whiteout
 from orchgit.git.user import UserRepo
 from orchgit.sandbox import Sandbox
@@ -443,19 +444,21 @@ def _listed(found: Sequence[e.Violation]) -> tuple[e.Violation, ...]:
 def _gate(world: World, run: Run, event: e.Event, body: e.GateRequested, emit: Emit) -> e.Body:
     name, attempt, door = body.assignment, body.attempt, world.door
     work = run.works[name]
-    start, spec = work.attempts[-1].start, work.spec
+    start, spec, hand = work.attempts[-1].start, work.spec, work.attempts[-1].hand
     _unwatch(world, name, attempt)
 
     def failed(found: Sequence[e.Violation], salvage: str) -> e.Body:
         return e.GateFailed(name, attempt, _listed(found), len(found), salvage)
 
     try:
-        left = cellrun.harvest(
+        left = _pushed(world, run, name, hand) if hand else cellrun.harvest(
             door, world.agents.sandbox, world.cell(name, attempt), start, merges.git_date(event.time)
-        )
+        )  # fmt: skip
     except gate.BadPack as error:
         kept = _copy_out(world, world.cell(name, attempt), name, attempt)
         return failed([e.Violation("", f"{str(error)[:500]}; {kept}")], "")
+    except OrchgitError as error:
+        return failed([e.Violation("", f"{error.what}: {error.why}"[:1000])], "")
     salvage = (_salvage_ref(run, name, attempt), left.commit, None)
     base_tree = door.tree_of(start)
     judged = cellrun.judged(door, spec.scope, base_tree, left.tree, spec.outputs)
@@ -467,10 +470,11 @@ def _gate(world: World, run: Run, event: e.Event, body: e.GateRequested, emit: E
             _copy_out(world, world.cell(name, attempt), name, attempt)
         return failed(found, left.commit)
     text = merges.message(
-        spec.title, work.report.summary if work.report else "",
+        spec.title, "Pushed by hand." if hand else work.report.summary if work.report else "",
         {"Orchgit-Run": run.id, "Orchgit-Assignment": name, "Orchgit-Attempt": str(attempt)},
     )  # fmt: skip
-    author = f"{spec.worker} <{spec.worker}@orchgit.invalid>"
+    by_hand = author_of(door, hand) if hand else ""
+    author = by_hand or f"{spec.worker} <{spec.worker}@orchgit.invalid>"
     commit = door.write_commit(tree, (start,), text, merges.git_date(event.time), author)
     ref = branch(run.id, name)
     # After a crash between the swap and its outcome the branch is there already: the same commit, by construction.
@@ -485,7 +489,17 @@ def _gate(world: World, run: Run, event: e.Event, body: e.GateRequested, emit: E
             return failed([e.Violation("", f"{ref} was moved to {found_at} by somebody else")], left.commit)
         door.swap([salvage, (ref, commit, "")], reason)  # deleted by hand: it is ours to make again
     door.barrier()
-    return e.GatePassed(name, attempt, commit, tree, len(changes), left.commit)
+    return e.GatePassed(name, attempt, commit, tree, len(changes), left.commit, by_hand)
+
+
+def _pushed(world: World, run: Run, name: str, hand: str) -> gate.Snapshot:
+    """What somebody pushed onto its branch at the forge. Raises OrchgitError where it cannot be had."""
+    assert world.writer is not None
+    world.writer().bring(branch(run.id, name), _salvage_ref(run, name, run.works[name].attempt))
+    try:
+        return gate.Snapshot(hand, world.door.tree_of(hand))
+    except Missing:
+        raise OrchgitError(Kind.NO, f"{hand} is not on its branch any more", "somebody pushed something else") from None
 
 
 # -- checks and merges -----------------------------------------------------------------------------------

@@ -188,6 +188,11 @@ class Ear:
         if there.state == "closed":
             yield from self._ended(run, about, there)
             return
+        name = f"change/{number}/{there.head_sha}"
+        if there.head_sha != head:
+            if name not in run.outside.heard:
+                yield _seen(about, "pushed", there.head_sha, "", "somebody", name, "", there.url)
+            return  # whatever was said of it, it was of another state
         for review in self._forge.reviews(number):
             if (review.ours and key_of(review.body)) or review.state not in ("approved", "changes_requested"):
                 continue

@@ -35,7 +35,9 @@ class Writer:
         key, forge = Key(run.id, asked.key), self.forge
         match asked.act:
             case "push":
-                publish.send(self._door, self._root, forge.remote, self.refs(run, asked), forge.push_env())
+                hands = {branch(run.id, n): a.hand for n, w in run.works.items() for a in w.attempts if a.hand}
+                wanted = self.refs(run, asked)
+                publish.send(self._door, self._root, forge.remote, wanted, forge.push_env(), judged=hands)
                 return e.ForgeDone(asked.key, 0, "")
             case "note":
                 body = self.words(run, asked)
@@ -63,6 +65,10 @@ class Writer:
             case "close":
                 forge.close(run.settings.issue)
                 return e.ForgeDone(asked.key, run.settings.issue, "")
+
+    def bring(self, ref: str, into: str) -> None:
+        """Fetch a branch of ours that somebody else pushed onto. Everything in it is judged here; git transports."""
+        publish.bring(self._root, self.forge.remote, ref, into, self.forge.push_env())
 
     def _change(self, run: Run, asked: e.ForgeRequested, key: Key) -> e.ForgeDone:
         body = self.words(run, asked)

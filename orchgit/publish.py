@@ -352,15 +352,17 @@ def push(door: Door, root: Path, run: str, remote: str, branches: Sequence[str])
 
 
 def send(
-    door: Door, root: Path, remote: str, wanted: Mapping[str, str], env: Mapping[str, str] = MappingProxyType({})
-) -> list[str]:
+    door: Door, root: Path, remote: str, wanted: Mapping[str, str], env: Mapping[str, str] = MappingProxyType({}),
+    *, judged: Mapping[str, str] = MappingProxyType({}),
+) -> list[str]:  # fmt: skip
     """As `push`: have each of these refs of a remote hold this commit. `env`: what the remote wants on top of the
-    user's own. A push whose answer was lost is seen to have been done."""
+    user's own. A push whose answer was lost is seen to have been done. `judged`: what somebody
+    else pushed and we took over, in a commit of our own: that one is replaced."""
     there = _there(root, remote, wanted, env)
     moved = [ref for ref, ours in wanted.items() if there.get(ref) != ours]
     for ref in moved:
         ours, theirs = wanted[ref], there.get(ref, "")
-        if theirs and not _holds(door, ours, theirs):
+        if theirs and theirs != judged.get(ref) and not _holds(door, ours, theirs):
             why = f"{remote} has {theirs} there, which is not part of what is here ({ours})"
             raise OrchgitError(Kind.NO, f"{ref} cannot be pushed", why, f"orchgit fetch {remote} says more")
     leases = [f"--force-with-lease={ref}:{there.get(ref, '')}" for ref in moved]
@@ -372,6 +374,14 @@ def send(
             if any(_there(root, remote, wanted, env).get(ref) != wanted[ref] for ref in moved):
                 raise
     return moved
+
+
+def bring(root: Path, remote: str, ref: str, into: str, env: Mapping[str, str]) -> None:
+    """Fetch one ref of a remote."""
+    _git(
+        root, "-c", "fetch.fsckObjects=true", "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap=",
+        "--no-auto-maintenance", "--no-recurse-submodules", remote, f"+{ref}:{into}", env=env,
+    )  # fmt: skip
 
 
 def _there(root: Path, remote: str, refs: Iterable[str], env: Mapping[str, str]) -> dict[str, str]:

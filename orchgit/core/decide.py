@@ -145,6 +145,10 @@ def _drop(run: Run) -> e.Body | None:
     for name, work in run.works.items():
         if work.stage == "again" and work.fixes and not still & set(work.fixes):
             return e.FixDropped(name)
+        # What somebody pushed was refused, and there was nothing else to do.
+        hand = work.attempts[-1].hand if work.stage == "again" and work.attempts else ""
+        if hand and work.base == work.head and work.trouble is None and not run.open_blockers(name):
+            return e.FixDropped(name)
     return None
 
 
@@ -218,10 +222,16 @@ def _more_fixes(run: Run) -> e.Body | None:
 
 
 def _wished(run: Run) -> e.Body | None:
-    """What a reader of a pull request wants changed goes to its worker, for its next attempt."""
-    for name, text in run.outside.wishes.items():
-        if run.works[name].stage in ("merged", "accepted") and run.landing is None:
-            return e.FixAssigned(name, (), text, forge.alone(run, name))
+    """What a reader of a pull request wants changed goes to its worker, for its next attempt; what a reader changed
+    goes to the gate, before that."""
+    for name in (*run.outside.pushed, *run.outside.wishes):
+        work = run.works[name]
+        if work.stage not in ("merged", "accepted") or run.landing is not None:
+            continue
+        if name in run.outside.pushed:
+            hand = run.outside.pushed[name]
+            return e.AssignmentStarted(name, work.attempt + 1, work.counted, work.head, (), hand)
+        return e.FixAssigned(name, (), run.outside.wishes[name], forge.alone(run, name))
     return None
 
 
@@ -257,7 +267,7 @@ def _ongoing(run: Run) -> e.Body | None:
                 return e.AgentRequested(name, work.attempt, work.spec.worker, work.session)
             case "reported" if work.blocked_by_agent:
                 return e.SalvageRequested(name, work.attempt)
-            case "reported":
+            case "reported" | "handed":
                 return e.GateRequested(name, work.attempt)
             case "failed":
                 return e.SalvageRequested(name, work.attempt)

@@ -297,6 +297,7 @@ class AssignmentStarted(Body):
     counted: int  # tries that count, this one included
     start: str
     feedback: tuple[str, ...]
+    hand: str = ""  # no agent: this commit, which somebody pushed onto its branch, goes to the gate; it does not count
 
 
 @dataclass(frozen=True)
@@ -535,7 +536,8 @@ class GateRequested(Body):
 
 @dataclass(frozen=True)
 class GatePassed(Body):
-    """`commit` is ours, on the worker's branch; `salvage` is the worker's own last state, on a salvage ref."""
+    """`commit` is ours, on the worker's branch; `salvage` is the worker's own last state, on a salvage ref.
+    `author`: of work that was pushed by hand."""
 
     type = "gate.passed"
     kind = "outcome"
@@ -545,6 +547,7 @@ class GatePassed(Body):
     tree: str
     files: int
     salvage: str
+    author: str = ""
 
 
 @dataclass(frozen=True)
@@ -958,12 +961,13 @@ class ForgeFailed(Body):
 
 @dataclass(frozen=True)
 class ChangeSeen(Body):
-    """What a person did with a pull request of the run's. `commit`: the head that it was done to, or the merge."""
+    """What a person did with a pull request of the run's. `commit`: the head that it was done to, the one that was
+    pushed, or the merge."""
 
     type = "change.seen"
     kind = "input"
     about: str  # an assignment; "integration": the last one
-    what: Literal["approved", "changes", "merged", "closed"]
+    what: Literal["approved", "changes", "pushed", "merged", "closed"]
     commit: str
     text: str
     comments: tuple[Comment, ...]

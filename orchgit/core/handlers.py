@@ -171,6 +171,8 @@ def _assignment_started(run: Run, event: e.Event) -> Run:
     body = _body(event, e.AssignmentStarted)
     work = run.works[body.assignment]
     need(body.attempt == work.attempt + 1, "attempts are numbered in order")
+    if body.hand:
+        return _taken_over(run, work, body)
     need(body.counted == work.counted + 1 and body.counted <= work.allowance, "no tries are left")
     need(all(run.works[d].stage == "merged" for d in work.spec.depends_on), "a dependency is not merged")
     need(not run.open_blockers(body.assignment) and work.trouble is None, "a blocker is open")
@@ -191,6 +193,19 @@ def _assignment_started(run: Run, event: e.Event) -> Run:
             session="",
         ),
     )
+
+
+def _taken_over(run: Run, work: Work, body: e.AssignmentStarted) -> Run:
+    """Somebody pushed onto its branch: an attempt without an agent, from where the branch was."""
+    name = body.assignment
+    need(run.outside.pushed.get(name) == body.hand and body.counted == work.counted, "nobody pushed that")
+    # Of what is merged, only what comes on top of it lands.
+    merged = bool(work.attempts[-1].end)
+    work = replace(work, base=work.head) if merged else _end(work, "changed by hand")
+    attempts = (*work.attempts, Attempt(body.attempt, body.start, hand=body.hand))
+    pushed = {n: c for n, c in run.outside.pushed.items() if n != name}
+    run = replace(run, outside=replace(run.outside, pushed=pushed), verified=None, failed_checks=None)
+    return with_work(run, replace(work, attempts=attempts, onto="", verified=None, fixes=()))
 
 
 def _cell_made(run: Run, event: e.Event) -> Run:
@@ -348,6 +363,12 @@ def _gate_failed(run: Run, event: e.Event) -> Run:
     if body.salvage:
         back = f"git checkout {body.salvage} -- PATH"
         feedback += f"\nWhat you left is set aside in a commit; to have a file of it back: `{back}`"
+    hand = work.attempts[-1].hand
+    if hand:  # a person's work, so a person mends it
+        there = f"orchgit/{run.id}/{body.assignment}"
+        back = f"To put it back: git push --force-with-lease={there}:{hand} REMOTE {work.head}:refs/heads/{there}"
+        text = f"What was pushed by hand onto {there} is refused:\n{listed}{more}\n{back}"
+        return with_work(run, replace(work, trouble=("ref", text)))
     return with_work(run, replace(work, feedback=_say(work, feedback)))
 
 
@@ -636,7 +657,8 @@ def _fix_dropped(run: Run, event: e.Event) -> Run:
     body = _body(event, e.FixDropped)
     work = run.works[body.assignment]
     open_ids = {f.id for f in run.open_findings()}
-    need(bool(work.fixes) and not open_ids & set(work.fixes), "something of it is still open")
+    hand = bool(work.attempts[-1].hand) and work.base == work.head
+    need(hand or (bool(work.fixes) and not open_ids & set(work.fixes)), "something of it is still open")
     blockers = tuple(replace(b, answer="dropped") if b.open and b.about == body.assignment else b for b in run.blockers)
     # What its branch holds beyond the merge never lands: the next landing diff begins after it.
     work = replace(work, base=work.head or work.base, onto="", fixes=(), feedback=(), trouble=None, verified=None)
@@ -729,13 +751,17 @@ def _change_seen(run: Run, event: e.Event) -> Run:
             approved = {n: c for n, c in outside.approved.items() if n != body.about}
             outside = replace(outside, approved=approved, wishes={**outside.wishes, body.about: body.text})
             run = replace(run, rounds_allowed=run.round + run.settings.rounds)
+        case "pushed" if not last:
+            need(body.commit != forge.head(run, body.about), "that is what we pushed")
+            outside = replace(outside, pushed={**outside.pushed, body.about: body.commit})
+            run = replace(run, rounds_allowed=run.round + run.settings.rounds)
         case "merged" if last:
             run = replace(run, shipped=body.commit)
         case "closed" if last:
             return _ship_left(run, event)
         case _:
-            words = {"changes": "changes are wanted in", "merged": "somebody merged", "closed": "somebody closed"}
-            text = f"{body.comments[0].author}: {words[body.what]} the pull request of {body.about}. {body.text}"
+            words = {"changes": "wants changes in", "pushed": "pushed onto"}.get(body.what, body.what)
+            text = f"{body.comments[0].author} {words} the pull request of {body.about}. {body.text}"
             run = replace(run, trouble=(*run.trouble, ("ship", "ship", text.strip())))
     return replace(run, outside=outside)
 

@@ -26,6 +26,7 @@ class Attempt:
     number: int
     start: str = ""
     end: str = ""  # in words; "" while it lives
+    hand: str = ""  # the commit that somebody pushed, in place of an agent's work
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ class Outside:
     failed: Mapping[str, str] = field(default_factory=dict)  # key -> why; not tried again before the next occasion
     approved: Mapping[str, str] = field(default_factory=dict)  # whose pull request -> the head that was approved
     wishes: Mapping[str, str] = field(default_factory=dict)  # whose -> the changes that a reviewer wants
+    pushed: Mapping[str, str] = field(default_factory=dict)  # onto whose branch -> what somebody pushed by hand
     heard: frozenset[str] = frozenset()  # ids of comments that were obeyed
 
 

@@ -56,6 +56,8 @@ RUN_MOVES: dict[tuple[str, str], str] = {
     ("sealing", "merge.stale:seal"): "sealing",
     ("sealing", "merge.done:seal"): "shipping",
     ("shipping", "fix.assigned"): "executing",  # a reader of its pull request wants changes
+    ("shipping", "assignment.started:hand"): "executing",  # or made them
+    ("executing", "assignment.started:hand"): "executing",
     ("shipping", "ship.requested"): "shipping",
     ("shipping", "ship.observed"): "shipping",
     ("shipping", "ship.left"): "shipping",
@@ -124,6 +126,9 @@ WORK_MOVES: dict[tuple[str, str], str] = {
     ("merging", "merge.stale"): "accepted",
     ("merged", "fix.assigned"): "again",
     ("accepted", "fix.assigned"): "again",
+    ("merged", "assignment.started:hand"): "handed",
+    ("accepted", "assignment.started:hand"): "handed",
+    ("handed", "gate.requested"): "gating",
     ("again", "fix.dropped"): "merged",
 }
 # request -> the outcomes that can answer it. Whatever both of them name must be the same; see `_answers`.
@@ -207,9 +212,10 @@ def _admit(run: Run, event: e.Event) -> Run:
         return replace(run, phase=ANYTIME_MOVES.get(body.type, run.phase))
     name = _assignment_of(run, event)
     if name is not None and name in run.works:
-        need(run.phase in ("executing", "aborting") or isinstance(body, e.FixAssigned), _illegal(run.phase, body))
+        returns = isinstance(body, e.FixAssigned) or (isinstance(body, e.AssignmentStarted) and bool(body.hand))
+        need(run.phase in ("executing", "aborting") or returns, _illegal(run.phase, body))
         work = _move(run.works[name], body)
-        if isinstance(body, e.FixAssigned):
+        if returns:
             run = _phase(run, body)
         return with_work(run, work)
     need(name is None, f"{body.type}: no assignment {name!r} in the plan")
@@ -255,6 +261,8 @@ def _key(body: e.Body) -> str:
     match body:
         case e.VerdictGiven(decision=decision):
             return f"{body.type}:{decision}"
+        case e.AssignmentStarted(hand=hand) if hand:
+            return f"{body.type}:hand"
         case e.PlanAmended(waits=True):
             return f"{body.type}:waits"
         case e.ChecksRequested() | e.ChecksPassed() | e.ChecksFailed() | e.ChecksStale():

@@ -280,3 +280,94 @@ def test_killed_at_every_single_write(there: Place) -> None:
     assert outcome(told(there)) == EXPECTED
     assert len(there.killed) > 30
     sound(there)
+
+
+# -- a human's approval before each merge ----------------------------------------------------------------
+
+PAIR = """
+[forge]
+kind = "github"
+review = "worker"
+poll_s = 1
+[ship]
+mode = "pr"
+[run]
+reviewers = []
+"""
+
+
+def by_hand(there: Place, name: str, files: dict[str, str]) -> str:
+    """Somebody clones, and pushes onto a worker's branch."""
+    world, clone = there.world, there.world.root / f"clone-{len(list(there.world.root.iterdir()))}"
+    ref = f"orchgit/{there.run}/{name}"
+    world.git("clone", "-q", "-b", ref, str(there.hub.bare), str(clone), cwd=world.root)
+    for path, content in files.items():
+        (clone / path).parent.mkdir(parents=True, exist_ok=True)
+        (clone / path).write_text(content)
+    world.git("add", "-A", cwd=clone)
+    identity = ("-c", "user.name=Lea", "-c", "user.email=lea@example.org")
+    world.git(*identity, "commit", "-q", "-m", "as I want it", cwd=clone)
+    world.git("push", "-q", "origin", f"HEAD:{ref}", cwd=clone)
+    there.hub.hub.sync()
+    return world.git("rev-parse", "HEAD", cwd=clone)
+
+
+def test_each_merge_waits_for_a_human_and_what_is_pushed_by_hand_is_judged(tmp_path: Path) -> None:
+    there = place(tmp_path, PAIR)
+    world, hub = there.world, there.hub
+    try:
+        book = Book(
+            piece("api", "api-agent", ["src/api/**"], checks=["cat src/api/billing.py"]),
+            piece("web", "frontend-agent", ["src/web/**"], depends_on=["api"], checks=["cat src/web/billing.html"]),
+        )
+        book.work("api", turn(write("src/api/billing.py", "billing = 1\n")))
+        book.work("api", turn(write("src/api/billing.py", "billing = 2\n")))
+        book.work("web", turn(write("src/web/billing.html", "<p>billing</p>\n")))
+        book.work("web", turn(write("src/web/billing.html", "<p>Billing</p>\n")))
+        args = ["--yes", "--backend", "scripted", "--playbook", str(world.playbook(book))]
+        said = world.run("start", str(there.issue), *args, code=4).err
+        assert "waits for a human's approval of 1 pull request" in said
+        run = there.run
+        assert [p.head for p in hub.pulls] == [f"orchgit/{run}/api"]
+        assert world.events("merge.requested") == []
+        # A comment in place of a review names the commit; this one wants changes.
+        hub.comment(there.pull("api").number, "/orchgit reject Two, not one.", by="lea")
+        world.run("ship", code=4)
+        assert world.one("fix.assigned")["data"]["why"].endswith("Two, not one.")
+        assert "billing = 2" in world.git("--git-dir", str(hub.bare), "show", f"orchgit/{run}/api:src/api/billing.py")
+
+        hand = by_hand(there, "api", {"src/api/billing.py": "billing = 3\n"})
+        hub.comment(there.pull("api").number, f"/orchgit approve {hand[:10]}", by="lea")
+        world.run("ship", code=4)
+        gated = world.events("gate.passed", assignment="api")[-1]["data"]
+        assert gated["author"] == "Lea <lea@example.org>"
+        assert there.at("api") == gated["commit"] != hand
+        assert world.git("log", "-1", "--format=%an", gated["commit"]) == "Lea"
+        assert world.events("merge.requested") == []  # what was approved was another commit
+        there.approve("api")
+        world.run("ship", code=4)
+        assert there.pull("api").merged
+        assert there.pull("web").base == f"orchgit/{run}/integration"
+
+        # Out of its scope: refused, said so, and nothing of it lands.
+        head = there.at("web")
+        hand = by_hand(there, "web", {"src/api/billing.py": "mine\n"})
+        said = world.run("ship", code=4).err
+        assert "src/api/billing.py" in said
+        assert f"{hand}" in said.replace("\n", "")
+        blocker = world.one("blocker.raised")["data"]["blocker"]
+        world.git("push", "-q", "--force", str(hub.bare), f"{head}:refs/heads/orchgit/{run}/web")
+        hub.hub.sync()
+        world.run("answer", run, blocker, "With a capital letter, then.")
+        world.run("resume", code=4)
+        there.approve("web")
+        world.run("ship", code=4)
+        assert there.pull("web").merged
+        there.approve("integration")
+        world.run("ship")
+        assert there.files("main") >= {"src/api/billing.py", "src/web/billing.html"}
+        assert {law["verdict"] for law in world.run("audit", "--json").json["laws"]} == {"pass"}
+        assert hub.problems == []
+    finally:
+        world.close()
+        hub.stop()
