@@ -107,7 +107,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, text: str, said: str) -> None:
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
-    message = refused(tmp_path, "[run]\natempts = 1\nrounds = 0\n[ship]\nmode = 'pr'\n")
+    message = refused(tmp_path, "[run]\natempts = 1\nrounds = 0\n[ship]\nmode = 'mail'\n")
     assert [f"line {n}" in message for n in (2, 3, 5)] == [True] * 3
 
 
