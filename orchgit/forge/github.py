@@ -204,6 +204,9 @@ class GitHub:
             if no.status == 404:
                 return None
             raise
+        return self._comment(said)
+
+    def _comment(self, said: object) -> Comment:
         return a.parse(a.CommentAnswer, said).comment(self.me())
 
     def change(self, key: Key, change: Change) -> ChangeRef:

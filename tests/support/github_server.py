@@ -320,7 +320,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _api(self, path: str, data: bytes) -> None:
         method, query = self.command, dict(parse_qsl(urlsplit(self.path).query))
-        login, fault, headers = "", None, {}
+        login, fault, headers = "", None, dict[str, str]()
         body = json.loads(data) if data else None
         with self.github.lock:
             try:
@@ -341,15 +341,19 @@ class _Handler(BaseHTTPRequestHandler):
                     self.github.wrote(method, path)
             except No as no:
                 status, answer = no.status, no.body
+            status, headers, sent = self._shaped(status, answer, headers, query)
             self.github.requests.append(Seen(method, path, login, status, body))
-            if fault and fault.way == "cut":
-                self.close_connection = True
-                return
-            if fault and fault.way == "after":
-                status, answer = fault.status, {"message": fault.message}
-        self._reply(status, answer, headers, query)
+        if fault and fault.way == "cut":
+            self.close_connection = True
+        elif fault and fault.way == "after":
+            self._send(fault.status, {}, b"<html>Bad Gateway</html>")
+        else:
+            self._send(status, headers, sent)
 
-    def _reply(self, status: int, answer: Any, headers: dict[str, str], query: dict[str, str]) -> None:
+    def _shaped(
+        self, status: int, answer: Any, headers: dict[str, str], query: dict[str, str]
+    ) -> tuple[int, dict[str, str], bytes]:
+        """A page of a list, or nothing where the client has it already."""
         if self.command == "GET" and status == 200 and isinstance(answer, list):
             size, page = min(int(query.get("per_page", 30)), 100), int(query.get("page", 1))
             if len(answer) > size * page:
@@ -363,7 +367,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers["ETag"] = f'W/"{hashlib.sha256(data).hexdigest()}"'
             if self.headers.get("If-None-Match") == headers["ETag"]:
                 status, data = 304, b""
-        self._send(status, {"Content-Type": "application/json; charset=utf-8", **headers}, data)
+        return status, {"Content-Type": "application/json; charset=utf-8", **headers}, data
 
     def _send(self, status: int, headers: Mapping[str, str], data: bytes) -> None:
         self.send_response(status)
