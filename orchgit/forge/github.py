@@ -100,7 +100,7 @@ class GitHub:
 
     def ready(self) -> None:
         self.me()
-        if wrong := unwell(self.place, self._repository(), self._client.source):
+        if wrong := unwell(self.place, self._repository(), self._client.source, f"a run cannot write to {self.place}"):
             raise wrong
 
     def _repository(self) -> a.Repository:

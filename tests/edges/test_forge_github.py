@@ -283,7 +283,7 @@ def test_a_merge_is_of_what_was_verified_and_of_nothing_else(here: Stage) -> Non
     forge = here.forge()
     number = _opened(here, forge)
     verified = _head(here, number)
-    here.push("api", {"late.txt": "x"}, by="lea")
+    here.push("api", {"late.txt": "x"})
     with pytest.raises(OrchgitError) as no:
         forge.merge(number, verified, "t", "m")
     assert (no.value.kind, "head moved" in no.value.what) == (Kind.NO, True)

@@ -79,9 +79,8 @@ class GitHub:
         if not self.bare.exists():
             self.bare.parent.mkdir(parents=True, exist_ok=True)
             subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(self.bare)], check=True)
-            settings = {"http.receivepack": "true", "uploadpack.allowAnySHA1InWant": "true"}
-            for key, value in settings.items():
-                subprocess.run(["git", "-C", str(self.bare), "config", key, value], check=True)
+            with (self.bare / "config").open("a") as config:
+                config.write("[http]\n\treceivepack = true\n[uploadpack]\n\tallowAnySHA1InWant = true\n")
         if not _SPEC:
             _SPEC.append(Spec())
         self._server = ThreadingHTTPServer(("127.0.0.1", port), _Handler)
@@ -111,6 +110,8 @@ class GitHub:
         self.stop()
 
     def stop(self) -> None:
+        if not self._thread.is_alive():
+            return
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
