@@ -289,10 +289,24 @@ def test_a_merge_is_of_what_was_verified_and_of_nothing_else(here: Stage) -> Non
     assert (no.value.kind, "head moved" in no.value.what) == (Kind.NO, True)
     assert here.github.thing(number).state == "open"
     # Moved between our look and our word: GitHub itself refuses.
-    here.github.fault("PUT", "/merge", "refuse", status=409, message="Head branch was modified. Review and try again.")
+    verified = _head(here, number)
+
+    def race(method: str, path: str) -> None:
+        if method == "PUT" and here.github.hub.branch("api") == verified:
+            here.push("api", {"later.txt": "x"})
+
+    here.github.on_request = race
     with pytest.raises(OrchgitError) as no:
-        forge.merge(number, _head(here, number), "t", "m")
+        forge.merge(number, verified, "t", "m")
     assert (no.value.kind, "Head branch was modified" in no.value.why) == (Kind.NO, True)
+    assert here.github.thing(number).state == "open"
+
+
+def test_an_issue_that_a_person_closed_stays_as_they_closed_it(here: Stage) -> None:
+    number = here.github.issue("x", by="lea")
+    here.github.thing(number).state, here.github.thing(number).reason = "closed", "not_planned"
+    here.forge().close(number)
+    assert here.github.thing(number).reason == "not_planned"
 
 
 def test_a_long_text_is_cut_and_says_so(here: Stage) -> None:
@@ -318,12 +332,13 @@ def test_a_note_that_somebody_deleted_is_written_again(here: Stage) -> None:
 def test_a_key_counts_only_in_the_first_line_of_what_we_wrote(here: Stage) -> None:
     number = here.github.issue("x", by="lea")
     here.github.comment(number, keyed(key("progress"), "imitated"), by="lea")
+    here.github.comment(number, f"quoted:\n{keyed(key('progress'), 'by a person with our login')}", by="bot")
     forge = here.forge()
     forge.note(number, key("plan/1"), f"words of an issue:\n{keyed(key('progress'), '')}")
     made = forge.note(number, key("progress"), "ours")
     assert made.ours
-    assert [unkeyed(c["body"]) for c in here.github.thing(number).comments if c["user"]["login"] == "bot"][1] == "ours"
-    assert "imitated" in here.github.thing(number).comments[0]["body"]
+    bodies = [c["body"] for c in here.github.thing(number).comments]
+    assert ["imitated" in bodies[0], "a person" in bodies[1], bodies[3:]] == [True, True, [made.body]]
 
 
 def test_a_change_of_somebody_else_on_our_branch_is_not_taken_for_ours(here: Stage) -> None:

@@ -95,6 +95,7 @@ class GitHub:
         self.problems: list[str] = []
         self.faults: list[Fault] = []
         self.lossy = False
+        self.on_request: Callable[[str, str], None] | None = None  # (method, path), before anything is done
         self.on_write: Callable[[int, str, str], None] | None = None  # (how many so far, method, path), once it is done
         self._writes = 0
         self._lost: set[str] = set()
@@ -329,6 +330,8 @@ class _Handler(BaseHTTPRequestHandler):
                 if person is None:
                     raise No(401, "Requires authentication")
                 login = person.login
+                if self.github.on_request is not None:
+                    self.github.on_request(method, path)
                 write = method != "GET" and path != "/graphql"
                 mark = hashlib.sha256(f"{method} {path}".encode() + data).hexdigest() if write else ""
                 fault = self.github.due(method, path, lose=mark)
