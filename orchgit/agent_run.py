@@ -12,12 +12,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from orchgit import agents, wire
+from orchgit.agents import handin
 from orchgit.config import Config
 from orchgit.core import events as e
 from orchgit.core.decide import ENGINE
@@ -33,7 +34,6 @@ from orchgit.sandbox.secrets import secrets
 CHILDREN = "children"
 Emit = Callable[[e.Draft], None]
 MAX_MESSAGE = 1000
-ASK_VARIABLE = "ORCHGIT_SCOPE_REQUEST"  # names the file by which an agent without our tools asks for more scope
 
 
 class Place:
@@ -42,10 +42,12 @@ class Place:
     Paused, all that was started there stands still, and what is started meanwhile does too.
     """
 
-    def __init__(self, workdir: Path, make: Callable[[], Launch]) -> None:
-        self.workdir = workdir
+    brief = ""  # what the agent finds there in a file
+
+    def __init__(self, cell: cells.Cell, make: Callable[[], Launch]) -> None:
+        self.cell = cell
         self._make = make
-        self._launch: Launch | None = None
+        self._made: tuple[Launch, agents.HandIn] | None = None
         self._lock = threading.Lock()
         self._children: list[Child] = []
         self._still_s = 0.0  # how long it was paused, all in all
@@ -53,13 +55,22 @@ class Place:
 
     def __call__(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None) -> Child:
         with self._lock:
-            if self._launch is None:
-                self._launch = self._make()
-            child = self._launch(argv, env=env, cwd=cwd)
+            launch, files = self._open()
+            child = launch(argv, env={**handin.environment(files), **(env or {})}, cwd=cwd)
             self._children.append(child)
             if self._since_s is not None:
                 child.pause()
         return child
+
+    def handin(self) -> agents.HandIn:
+        with self._lock:
+            return self._open()[1]
+
+    def _open(self) -> tuple[Launch, agents.HandIn]:
+        if self._made is None:
+            launch = self._make()
+            self._made = launch, handin.prepare(self.cell.tmp, self.brief)
+        return self._made
 
     def pause(self) -> bool:
         """False when it is paused already."""
@@ -87,21 +98,21 @@ class Place:
 
     @property
     def used(self) -> bool:
-        return self._launch is not None
+        return self._made is not None
 
 
 def confined(
-    sandbox: Sandbox, cell: cells.Cell, writable: Sequence[str], *, network: Network = "none", mounted: bool = True
-) -> Launch:
+    sandbox: Sandbox, cell: cells.Cell, writable: Sequence[str], *, network: Network = "none", mounted: bool = True,
+    readable: Sequence[str] = (),
+) -> Launch:  # fmt: skip
     """A launch into this cell: HOME lies in the private temporary directory where nothing else is writable.
 
     Not `mounted`, an overlay's layers are seen as they are: for who reads them, not for an agent.
     """
     # Not a name that an agent could have taken before us.
     home = str(cell.home) if str(cell.home) in writable else tempfile.mkdtemp(prefix="home-", dir=cell.tmp)
-    cage = confinement(cell, writable, network=network, mounted=mounted)
-    env = base_env(home, str(cell.tmp), extra={ASK_VARIABLE: str(scope_request(cell))})
-    launch = launcher(sandbox, cage, cwd=str(cell.work), env=env)
+    cage = confinement(cell, writable, network=network, mounted=mounted, readable=readable)
+    launch = launcher(sandbox, cage, cwd=str(cell.work), env=base_env(home, str(cell.tmp)))
 
     def recorded(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None) -> Child:
         child = launch(argv, env=env, cwd=cwd)
@@ -112,14 +123,16 @@ def confined(
 
 
 def confinement(
-    cell: cells.Cell, writable: Sequence[str], *, network: Network = "none", mounted: bool = True
-) -> Confinement:
+    cell: cells.Cell, writable: Sequence[str], *, network: Network = "none", mounted: bool = True,
+    readable: Sequence[str] = (),
+) -> Confinement:  # fmt: skip
+    """`readable`: what else must not be hidden."""
     overlay = None
     if mounted and cell.overlaid:
         lowers = tuple(map(str, cell.lowers))
         overlay = Overlay(str(cell.work), lowers, upper=str(cell.top), work=str(cell.root / "ovl"))
-    readable = (os.path.realpath(cell.root),)
-    return Confinement(tuple(writable), str(cell.tmp), network=network, overlay=overlay, readable=readable)
+    seen = (os.path.realpath(cell.root), *readable)
+    return Confinement(tuple(writable), str(cell.tmp), network=network, overlay=overlay, readable=seen)
 
 
 def note_child(state: Path, pid: int) -> None:
@@ -127,10 +140,6 @@ def note_child(state: Path, pid: int) -> None:
     it, and elsewhere somebody has to look (recovery.py)."""
     with (state / CHILDREN).open("ab", buffering=0) as file:
         file.write(f"{pid} {identity(pid)}\n".encode())
-
-
-def scope_request(cell: cells.Cell) -> Path:
-    return cell.tmp / "scope-request.json"
 
 
 def furnish(way: Sandbox, level: Level, config: Config, door: Door, place: Path) -> Furnished:
@@ -161,12 +170,11 @@ class Agents:
     level: Level
     progress: Callable[[str, str], None]  # (who, one line)
 
-    def network(self, role: agents.Role) -> Network:
-        """What its programs may reach, as configured."""
-        return dict[agents.Role, Network](
-            orchestrator=self.config.network.orchestrator, worker=self.config.network.worker,
-            reviewer=self.config.network.reviewer,
-        )[role]  # fmt: skip
+    def needs(self, name: str) -> agents.Needs:
+        """Of this member's programs: what is configured, and what its backend cannot do without."""
+        member = self.roster.get(name).member
+        needs = agents.backend(member.backend).needs(self.config.options(member.backend))
+        return replace(needs, network=self.config.network.of(member.role, needs.network))
 
     def run(
         self,
@@ -184,13 +192,16 @@ class Agents:
         parse: Mapping[str, Callable[[Mapping[str, Any]], object]] | None = None,
         session: bytes = b"",
         answer: str = "",
+        scope: tuple[tuple[str, ...], tuple[str, ...]] = ((), ()),
     ) -> tuple[agents.Outcome, object | None]:
         """Run it to its end; the outcome, and the result as parsed (None unless done). Emits notes on the way."""
-        member = self.roster.get(name)
+        member, network = self.roster.get(name), self.needs(name).network
         backend = agents.backend(member.member.backend)
         model = "scripted" if backend.name == "scripted" else member.member.model or backend.default_model
         text = f"orchgit-job: {key}\n\n{brief}\n"
         system = f"{prompt(purpose)}\n\n{member.prompt}"
+        ways = results(purpose, parse)
+        place.brief = f"{system}\n\n{text}\n{handin.instructions(ways)}\n"
         live = self.store.path / "live"
         live.mkdir(exist_ok=True)
         path = live / f"{cause}.jsonl"
@@ -200,7 +211,7 @@ class Agents:
             e.Draft(
                 e.AgentStarted(
                     name, role, purpose, backend.name, model, self.store.put(f"{system}\n\n{text}".encode()),
-                    self.level.name, self.level.reach(self.network(role)),
+                    self.level.name, self.level.reach(network),
                 ),
                 ENGINE, cause,
             )
@@ -220,13 +231,14 @@ class Agents:
 
             job = agents.Job(
                 role=role, purpose=purpose, key=key, agent=name, system=system, brief=text,
-                workdir=str(place.workdir), tools=member.tools, results=_results(purpose, parse or {}),
-                model=model, limits=member.limits, launch=place, stop=stop, record=record, clock=place.clock,
+                workdir=str(place.cell.work), tools=member.tools, results=ways,
+                model=model, limits=member.limits, launch=place, handin=place.handin, stop=stop, record=record,
+                clock=place.clock,
                 progress=lambda line: self.progress(name, line), options=self.config.options(backend.name),
-                session=session, answer=answer,
+                session=session, answer=answer, allow=scope[0], deny=scope[1], confined=self.level.prevented,
             )  # fmt: skip
             try:
-                outcome = backend.run(job)
+                outcome = _handed_in(backend.run(job), place, ways)
             except OrchgitError as error:
                 # Raised where the first tool call made the place: the sandbox or the checkout failed, not the agent.
                 outcome = agents.Outcome("unavailable", message=f"{error.what}: {error.why}", hint=error.hint)
@@ -236,7 +248,7 @@ class Agents:
                 e.AgentExited(
                     name, outcome.status, outcome.message[:MAX_MESSAGE], int((time.monotonic() - begun) * 1000),
                     usage.calls, usage.input, usage.output, usage.cache_read, usage.cache_write, usage.cost_micro,
-                    self.store.put(path.read_bytes()), tuple(refused[:20]),
+                    self.store.put(path.read_bytes()), tuple(refused[:20]), outcome.conversation[:100],
                 ),
                 ENGINE, cause,
             )
@@ -249,30 +261,42 @@ class Agents:
         return outcome, parsed
 
 
+def _handed_in(outcome: agents.Outcome, place: Place, results: Sequence[agents.ResultTool]) -> agents.Outcome:
+    """With what it left in its file, where it called no result tool. A request goes before a report."""
+    if outcome.status not in ("done", "no_report") or not place.used:
+        return outcome
+    try:
+        left = handin.take(place.handin(), results)
+    except ValueError as error:
+        return outcome if outcome.status == "done" else replace(outcome, message=outcome.message or str(error))
+    if left is None:
+        return outcome
+    if outcome.result is None or any(r.name == left[0] and r.pauses for r in results):
+        return replace(outcome, status="done", result=left)
+    return outcome
+
+
 def refusal(entry: Mapping[str, Any]) -> tuple[Any, str, str] | None:
     """(layer, words, path) when a transcript entry is a tool call that was not allowed."""
     if entry.get("kind") != "result" or entry.get("ok"):
         return None
     text = str(entry.get("text", ""))
     if entry.get("refused"):
-        return "tool", text, ""
+        return entry.get("layer", "tool"), text, str(entry.get("path", ""))[:200]
     if text.startswith("permission denied: "):
         path = text.removeprefix("permission denied: ").partition(" is ")[0]
         return "sandbox", text.partition(". ")[0], path[:200]
     return None
 
 
-def _results(purpose: str, parse: Mapping[str, Callable[[Mapping[str, Any]], object]]) -> tuple[agents.ResultTool, ...]:
+def results(
+    purpose: agents.Purpose, parse: Mapping[str, Callable[[Mapping[str, Any]], object]] | None = None
+) -> tuple[agents.ResultTool, ...]:
+    """The ways to end a job. `parse`: of some, what knows more than the form."""
+    parsers = {"request_scope": wire.parse_scope_request, **(parse or {})}
     made = []
     for name in wire.PURPOSE_RESULTS[purpose]:
         model, about = wire.RESULTS[name]
-        made.append(
-            agents.ResultTool(
-                name,
-                about,
-                wire.schema(model),
-                parse.get(name, partial(wire.parse, model)),
-                pauses=name == "request_scope",
-            )
-        )
+        way = parsers.get(name, partial(wire.parse, model))
+        made.append(agents.ResultTool(name, about, wire.schema(model), way, pauses=name == "request_scope"))
     return tuple(made)

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from orchgit.agents import Job, Outcome, Probe, Usage, prices
+from orchgit.agents import Job, Needs, Outcome, Probe, Usage, prices
 from orchgit.agents.loop import NO_CALL, Allowance, Interrupted, ModelFailure, StreamBroken, Tool, run_loop
 from orchgit.agents.session import Call, Conversation, Reply, Result, Stop, Text, UserTurn
 
@@ -60,6 +60,9 @@ class AnthropicBackend:
             return Probe(False, "no key: neither ANTHROPIC_API_KEY nor ANTHROPIC_AUTH_TOKEN is set", KEY_HINT)
         where = " by ANTHROPIC_BASE_URL" if os.environ.get("ANTHROPIC_BASE_URL") else ""
         return Probe(True, f"key from {name}{where}")
+
+    def needs(self, options: Mapping[str, str]) -> Needs:
+        return Needs()
 
     def run(self, job: Job) -> Outcome:
         name = next((name for name in KEYS if os.environ.get(name)), None)

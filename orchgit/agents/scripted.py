@@ -33,7 +33,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchgit.agents import Job, Outcome, Probe, Usage
+from orchgit.agents import Job, Needs, Outcome, Probe, Usage
 from orchgit.agents.loop import NO_CALL, Allowance, Interrupted, Tool, run_loop
 from orchgit.agents.prices import FREE, Price
 from orchgit.agents.session import Call, Conversation, Reply, Stop, Text
@@ -99,6 +99,9 @@ class ScriptedBackend:
         except (OSError, ValueError) as error:
             return Probe(False, f"the playbook cannot be used: {error}", hint)
         return Probe(True, f"scripted, no model: {options['playbook']}")
+
+    def needs(self, options: Mapping[str, str]) -> Needs:
+        return Needs()
 
     def run(self, job: Job) -> Outcome:
         path = Path(job.options.get("playbook", ""))

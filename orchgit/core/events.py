@@ -378,6 +378,7 @@ class AgentExited(Body):
     cost_micro: int | None
     transcript: str
     refused: tuple[str, ...] = ()  # tool calls that the role or the sandbox did not allow
+    conversation: str = ""  # the agent's own name for it, where it has one
 
 
 @dataclass(frozen=True)
