@@ -60,8 +60,8 @@ def key(run: Run, body: e.Body) -> str:
 
 
 def _total_tries(run: Run, name: str) -> int:
-    """Tries of an assignment that had their chance: all but those lost with an engine, this one included."""
-    lost = sum(1 for a in run.works[name].attempts[:-1] if a.end == "lost with its engine")
+    """Tries of an assignment that had their chance, this one included: not those lost with an engine, or a person's."""
+    lost = sum(1 for a in run.works[name].attempts[:-1] if a.hand or a.end == "lost with its engine")
     return len(run.works[name].attempts) - lost
 
 

@@ -93,6 +93,7 @@ Pattern = Annotated[str, AfterValidator(_pattern)]
 LocalFile = Annotated[str, AfterValidator(_file)]
 BackendName = Annotated[str, AfterValidator(_backend)]
 Reach = Literal["none", "loopback", "open"]
+ShipMode = Literal["none", "merge", "pr"]
 AgentReach = Literal["auto", "none", "loopback", "open"]
 Turns = Annotated[int, Field(ge=1, le=10_000)]
 Seconds = Annotated[int, Field(ge=1, le=604_800)]
@@ -223,7 +224,18 @@ class Watch(_Section):
 
 
 class Ship(_Section):
-    mode: Literal["none", "merge"] = "none"
+    mode: ShipMode = "none"
+
+
+class Forge(_Section):
+    """`remote` "": the one that is a repository of the forge. `poll_s`: how often it is asked while a human is waited
+    for."""
+
+    kind: Literal["local", "github"] = "local"
+    remote: str = ""
+    plan: Literal["off", "comment"] = "off"
+    review: Literal["ship", "worker"] = "ship"
+    poll_s: Annotated[int, Field(ge=1, le=3600)] = 20
 
 
 class Log(_Section):
@@ -252,13 +264,16 @@ class Config(_Section):
     checks: Checks = Checks()
     watch: Watch = Watch()
     ship: Ship = Ship()
+    forge: Forge = Forge()
     log: Log = Log()
     notify: Notify = Notify()
 
     def settings(
-        self, *, approval: Literal["human", "policy"], ship: Literal["none", "merge"] | None = None
-    ) -> Settings:
-        """What decisions depend on. `ship` is the command line's word; None: as configured."""
+        self, *, approval: Literal["human", "policy"], ship: ShipMode | None = None, repository: str = "",
+        issue: int = 0,
+    ) -> Settings:  # fmt: skip
+        """What decisions depend on. `ship` is the command line's word; None: as configured. `repository` and `issue`:
+        at the forge, where there is one."""
         return Settings(
             attempts=self.run.attempts,
             rounds=self.run.rounds,
@@ -269,6 +284,11 @@ class Config(_Section):
             approval=approval,
             ship=ship or self.ship.mode,
             grants=tuple(Grant(name, agent.grant) for name, agent in self.agents.by_name if agent.grant),
+            forge=self.forge.kind,
+            repository=repository,
+            issue=issue,
+            plan=self.forge.plan,
+            review=self.forge.review,
         )
 
     def agent(self, name: str) -> Agent:

@@ -25,6 +25,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from orchgit import signatures
 from orchgit.core import events as e
@@ -140,6 +141,8 @@ def local(body: e.Body) -> list[str]:
             return [body.transcript]
         case e.ChecksPassed() | e.ChecksFailed():
             return [r.output for r in body.results]
+        case e.ForgeDone():
+            return [body.text]
     return []
 
 
@@ -339,26 +342,51 @@ def _ours(door: Door, run: str) -> dict[str, bytes]:
 def push(door: Door, root: Path, run: str, remote: str, branches: Sequence[str]) -> list[str]:
     """Push branches of a run and its log to a remote, all or none; the refs that were moved. Nothing is ever forced:
     what the remote has must be in what we have, and must still be there when it is moved."""
-    refs = [RUNS + run, *branches]
-    said = _git(root, "ls-remote", remote, *refs).decode()
-    there = {ref: oid for oid, _, ref in (line.partition("\t") for line in said.splitlines())}
-    argv, moved = [], []
-    for ref in refs:
-        ours, theirs = door.ref(ref), there.get(ref, "")
+    wanted = {}
+    for ref in (RUNS + run, *branches):
+        ours = door.ref(ref)
         if ours is None:
             raise OrchgitError(Kind.NO, f"{ref} is not here", "there is nothing to push", f"orchgit status {run}")
-        if ours == theirs:
-            continue
-        if theirs and not _holds(door, ours, theirs):
+        wanted[ref] = ours
+    return send(door, root, remote, wanted)
+
+
+def send(
+    door: Door, root: Path, remote: str, wanted: Mapping[str, str], env: Mapping[str, str] = MappingProxyType({}),
+    *, judged: Mapping[str, str] = MappingProxyType({}),
+) -> list[str]:  # fmt: skip
+    """As `push`: have each of these refs of a remote hold this commit. `env`: what the remote wants on top of the
+    user's own. A push whose answer was lost is seen to have been done. `judged`: what somebody
+    else pushed and we took over, in a commit of our own: that one is replaced."""
+    there = _there(root, remote, wanted, env)
+    moved = [ref for ref, ours in wanted.items() if there.get(ref) != ours]
+    for ref in moved:
+        ours, theirs = wanted[ref], there.get(ref, "")
+        if theirs and theirs != judged.get(ref) and not _holds(door, ours, theirs):
             why = f"{remote} has {theirs} there, which is not part of what is here ({ours})"
             raise OrchgitError(Kind.NO, f"{ref} cannot be pushed", why, f"orchgit fetch {remote} says more")
-        argv += [f"--force-with-lease={ref}:{theirs}", f"{ours}:{ref}"]
-        moved.append(ref)
+    leases = [f"--force-with-lease={ref}:{there.get(ref, '')}" for ref in moved]
+    specs = [f"{wanted[ref]}:{ref}" for ref in moved]
     if moved:
-        leases = [a for a in argv if a.startswith("--")]
-        specs = [a for a in argv if not a.startswith("--")]
-        _git(root, "push", "--quiet", "--atomic", *leases, remote, *specs)
+        try:
+            _git(root, "push", "--quiet", "--atomic", *leases, remote, *specs, env=env)
+        except OrchgitError:
+            if any(_there(root, remote, wanted, env).get(ref) != wanted[ref] for ref in moved):
+                raise
     return moved
+
+
+def bring(root: Path, remote: str, ref: str, into: str, env: Mapping[str, str]) -> None:
+    """Fetch one ref of a remote."""
+    _git(
+        root, "-c", "fetch.fsckObjects=true", "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap=",
+        "--no-auto-maintenance", "--no-recurse-submodules", remote, f"+{ref}:{into}", env=env,
+    )  # fmt: skip
+
+
+def _there(root: Path, remote: str, refs: Iterable[str], env: Mapping[str, str]) -> dict[str, str]:
+    said = _git(root, "ls-remote", remote, *refs, env=env).decode()
+    return {ref: oid for oid, _, ref in (line.partition("\t") for line in said.splitlines())}
 
 
 def _holds(door: Door, tip: str, commit: str) -> bool:
@@ -382,10 +410,10 @@ def follow(root: Path) -> list[tuple[str, bool]]:
     return done
 
 
-def _git(root: Path, *args: str, missing: bool = False) -> bytes:
+def _git(root: Path, *args: str, missing: bool = False, env: Mapping[str, str] = MappingProxyType({})) -> bytes:
     """The user's git, with the user's configuration: remotes, keys and proxies are theirs. `missing`: exit code 1 says
     that there is nothing."""
-    env = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    env = {**os.environ, **env, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     argv = ["git", "-c", "core.fsync=all", *args]
     done = subprocess.run(argv, cwd=root, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode and not (missing and done.returncode == 1):
