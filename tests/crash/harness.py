@@ -15,7 +15,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -188,19 +190,44 @@ class Lab:
         without = without or self.without
         world = self.fresh()
         result = Result(list(faults), 0, [])
-        begun = False
         for fault in faults:
-            argv = ["resume"] if begun else world.start_args(self.book, "--yes")
-            ran = self.engines.run(world, *argv, fault=fault, without=without)
-            result.fired += ran.fired
-            result.where.append(f"{ran.what} -> {ran.code}")
-            if ran.code is None:
-                result.wrong.append(f"{argv[0]} hangs")
-            if kill and ran.fired and ran.code != -9:
-                result.wrong.append(f"a kill that ended with {ran.code}")
-            begun = bool(world.names()) and world.log.exists()
-            result.wrong += premature(world) if begun else []
-        if not begun:  # killed before it had begun anything: it is started again
+            self._fault(world, result, fault, kill, without)
+        self._end(world, result, without, deadline_s)
+        shutil.rmtree(world.root, ignore_errors=True)
+        return result
+
+    def cases(self, before: tuple[Fault, ...], last: Sequence[Fault]) -> Iterator[Result]:
+        """As `case` of `before` and one of `last`, for each of them; what leads there is done once. What it left is
+        copied, and put back in the same place: paths are part of it."""
+        world, kept = self.fresh(), self.folder / "kept"
+        first = Result(list(before), 0, [])
+        for fault in before:
+            self._fault(world, first, fault, True, self.without)
+        kill_left(world)  # who is at work would go on in one copy and not in the other
+        copy_world(world.root, kept)
+        for fault in last:
+            result = Result([*before, fault], first.fired, [*first.where], [*first.wrong])
+            self._fault(world, result, fault, True, self.without)
+            self._end(world, result, self.without, DEADLINE_S)
+            yield result
+            shutil.rmtree(world.root)
+            copy_world(kept, world.root)
+        shutil.rmtree(world.root)
+        shutil.rmtree(kept)
+
+    def _fault(self, world: World, result: Result, fault: Fault, kill: bool, without: tuple[str, ...]) -> None:
+        argv = ["resume"] if begun(world) else world.start_args(self.book, "--yes")
+        ran = self.engines.run(world, *argv, fault=fault, without=without)
+        result.fired += ran.fired
+        result.where.append(f"{ran.what} -> {ran.code}")
+        if ran.code is None:
+            result.wrong.append(f"{argv[0]} hangs")
+        if kill and ran.fired and ran.code != -9:
+            result.wrong.append(f"a kill that ended with {ran.code}")
+        result.wrong += premature(world) if begun(world) else []
+
+    def _end(self, world: World, result: Result, without: tuple[str, ...], deadline_s: float) -> None:
+        if not begun(world):  # killed before it had begun anything: it is started again
             ran = self.engines.run(world, *world.start_args(self.book, "--yes"), without=without)
         else:
             ran = self.engines.run(world, "resume", without=without, deadline_s=deadline_s)
@@ -208,12 +235,10 @@ class Lab:
             result.wrong.append(f"resume ends with {ran.code}")
         try:
             result.wrong += self.violations(world)
-        except (OSError, ValueError, AssertionError, IndexError, KeyError) as error:
-            result.wrong.append(f"cannot be looked at: {type(error).__name__}: {error}")
+        except (OSError, ValueError, AssertionError, IndexError, KeyError):
+            result.wrong.append(f"cannot be looked at: {traceback.format_exc()[-1500:]}")
         result.said = (world.root / "out.txt").read_text()[-3000:] if result.wrong else ""
         kill_left(world)
-        shutil.rmtree(world.root, ignore_errors=True)
-        return result
 
     def error(self, fault: Fault) -> Result:
         """The machine refuses a call, once or for ever; then it is mended.
@@ -231,9 +256,8 @@ class Lab:
             result.wrong.append(f"it ends with {ran.code}")
         if "Traceback" in said:
             result.wrong.append(f"a traceback: {said[said.index('Traceback') :][-1500:]}")
-        begun = bool(world.names()) and world.log.exists()
-        failed = [] if not begun else [ev for ev in world.events() if ev["type"] in ASKING]
-        if begun:
+        failed = [] if not begun(world) else [ev for ev in world.events() if ev["type"] in ASKING]
+        if begun(world):
             result.wrong += [w for w in audit(world) if "violation" in w]
             ran = self.engines.run(world, "resume")
         else:
@@ -283,6 +307,15 @@ class Lab:
         if not ends or published != ends[-1]:  # `git` strips the last newline
             wrong.append(f"published up to {published}, completed at {ends}")
         return wrong
+
+
+def begun(world: World) -> bool:
+    return bool(world.names()) and world.log.exists()
+
+
+def copy_world(there: Path, here: Path) -> None:
+    """With what only overlays make: devices, and attributes of the kernel's."""
+    subprocess.run(["cp", "-a", "--reflink=auto", there, here], check=True)
 
 
 def premature(world: World) -> list[str]:
@@ -375,15 +408,23 @@ def error_points(calls: int, chance: Random, count: int) -> list[Fault]:
     return found
 
 
-def doubles(singles: list[Fault], chance: Random, count: int, calls: int, events: int) -> list[tuple[Fault, Fault]]:
-    """A first fault anywhere, a second one while it recovers: mostly within what recovery itself does."""
+def doubles(
+    singles: list[Fault], chance: Random, count: int, calls: int, events: int, each: int = 1
+) -> list[tuple[Fault, list[Fault]]]:
+    """`count` pairs: a first fault anywhere, and `each` second ones while it recovers: half of them within what
+    recovery itself does, the others in what was left to do, so that they happen."""
     found = []
-    for _ in range(count):
+    while count > 0:
         first = chance.choice(singles)
-        number = chance.choice([chance.randint(1, 60), chance.randint(1, calls)])
-        second = chance.choice([
-            {"kind": "call", "number": number, "action": "kill"},
-            chance.choice(event_points(chance.choice([3, 12, events]))),
-        ])  # fmt: skip
-        found.append((first, second))
+        gone = first["number"] / (calls if first["kind"] == "call" else events)
+        last_call, last_event = max(60, int(calls * (1 - gone))), max(3, int(events * (1 - gone)))
+        seconds: list[Fault] = []
+        for _ in range(min(each, count)):
+            number = chance.choice([chance.randint(1, 60), chance.randint(1, last_call)])
+            seconds.append(chance.choice([
+                {"kind": "call", "number": number, "action": "kill"},
+                chance.choice(event_points(chance.choice([3, last_event]))),
+            ]))  # fmt: skip
+        found.append((first, seconds))
+        count -= each
     return found
