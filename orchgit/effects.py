@@ -209,11 +209,11 @@ def _cell(world: World, run: Run, event: e.Event, body: e.CellRequested) -> e.Bo
             if found not in ours:
                 return e.CellFailed(name, body.attempt, f"{ref} was moved to {found} by somebody else")
             door.swap([(ref, start, found)], f"orchgit: attempt {body.attempt} starts")
-        door.barrier()
         cell = cells.make(door, cell.root, start, branch=ref, who=work.spec.worker, base=world.base(run))
         missing = cells.copy_in(cell, world.repo.root, world.agents.config.cells.copied)
         githooks.install_cell(str(cell.git), hook_rules(work.spec.scope), base=start, branch=ref)
         probes = _tried(world, cell, work.spec.scope)
+        door.barrier(cell.root)  # a file of the base that a power cut empties would be the worker's change
     except merges.Stale as error:
         paths = ", ".join(map(shown, error.paths))
         return e.CellFailed(name, body.attempt, f"the dependencies' work cannot be joined, at: {paths}")
@@ -344,6 +344,7 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
         session=world.agents.store.blob(body.session) if body.session else b"", answer=work.answer,
     )  # fmt: skip
     watch.settle()
+    world.door.barrier(cell.root)  # what it says that it did is there, whatever happens to the machine
     if watch.incomplete:
         emit(e.Draft(e.WatchIncomplete(name, attempt, "; ".join(watch.reasons)[:500]), ENGINE, event.seq))
     if guard.stopped and outcome.status == "stopped":

@@ -16,10 +16,14 @@ from random import Random
 
 from tests.crash.harness import AT_WORK, Fault, Lab, Result, call_points, doubles, error_points, event_points
 
+LOSSES: tuple[Fault, ...] = tuple({"loss": loss} for loss in ("all", "names", "content", "any"))
+
 
 def results(lab: Lab, first: tuple[Fault, ...], last: list[Fault]) -> Iterator[Result]:
     if "errno" in last[0]:
         yield from map(lab.error, last)
+    elif first is LOSSES:
+        yield from lab.power(last[0], [(loss["loss"], last[0]["number"]) for loss in LOSSES])
     elif len(last) > 1:
         yield from lab.cases(first, last)
     else:
@@ -46,6 +50,7 @@ def main() -> int:
     parser.add_argument("--calls", action="store_true", help="every call that changes a file system")
     parser.add_argument("--doubles", type=int, default=0, help="so many pairs of faults, by the seed")
     parser.add_argument("--each", type=int, default=5, help="so many second faults for every first")
+    parser.add_argument("--power", type=int, default=0, help="the power goes at so many calls, each with every loss")
     parser.add_argument("--errors", type=int, default=0, help="so many refused calls, by the seed")
     parser.add_argument("--sample", type=int, default=0, help="only so many of all of these, by the seed")
     parser.add_argument("--outliving", action="store_true", help="agents outlive their engine")
@@ -66,6 +71,7 @@ def main() -> int:
             singles = event_points(lab.events) + call_points(lab.calls)
             pairs = doubles(singles, chance, given.doubles, lab.calls, lab.events, given.each)
             groups += [((*before, first), seconds) for first, seconds in pairs]
+        groups += [(LOSSES, [point]) for point in chance.sample(call_points(lab.calls), given.power)]
         groups += [((), [fault]) for fault in error_points(lab.calls, chance, given.errors)]
         if given.sample:
             groups = chance.sample(groups, min(given.sample, len(groups)))

@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,8 @@ from typing import Any
 from orchgit.core.audit import judge, read
 from orchgit.git.door import Door
 from orchgit.git.facts import GitFacts
+from tests.crash import power
+from tests.crash.power import FileSystem, Loss
 from tests.support.scenario import SOURCE, Book, World, bash, finding, make, piece, turn, write
 
 HERE = Path(__file__).parent
@@ -215,6 +218,39 @@ class Lab:
         shutil.rmtree(world.root)
         shutil.rmtree(kept)
 
+    def power(
+        self, fault: Fault, losses: Sequence[tuple[Loss, int]], without: tuple[str, ...] = ()
+    ) -> Iterator[Result]:
+        """The power goes there; for each kind of loss and seed, one of the things that can be there afterwards."""
+        world, kept, trace = self.fresh(), self.folder / "kept", self.folder / "trace"
+        common = world.repo / ".git"
+        disk = FileSystem(common)
+        first = Result([fault], 0, [])
+        args = world.start_args(self.book, "--yes")
+        ran = self.engines.run(world, *args, fault=fault, without=without, trace=str(trace))
+        first.fired, first.where = int(ran.fired), [f"{ran.what} -> {ran.code}"]
+        left_over(world)
+        kill_left(world)
+        disk.replay(trace.read_bytes() if trace.exists() else b"")
+        trace.unlink(missing_ok=True)
+        modelled, real = disk.whole(), power.read(common)
+        other = {n for n in modelled.keys() | real.keys() if modelled.get(n) != real.get(n)}
+        if other:
+            first.wrong.append(f"the model is not the machine: {sorted(other)[:5]}")
+        unsynced = young(world.root / "state", disk.synced_ns)
+        copy_world(world.root, kept)
+        for loss, seed in losses:
+            result = Result([fault, {"loss": loss, "seed": seed}], first.fired, [*first.where], [*first.wrong])
+            chance = Random(seed)
+            power.write(common, disk.after(chance, loss))
+            tear(world.root / "state", unsynced, chance, loss)
+            self._end(world, result, without, DEADLINE_S)
+            yield result
+            shutil.rmtree(world.root)
+            copy_world(kept, world.root)
+        shutil.rmtree(world.root)
+        shutil.rmtree(kept)
+
     def _fault(self, world: World, result: Result, fault: Fault, kill: bool, without: tuple[str, ...]) -> None:
         argv = ["resume"] if begun(world) else world.start_args(self.book, "--yes")
         ran = self.engines.run(world, *argv, fault=fault, without=without)
@@ -307,6 +343,31 @@ class Lab:
         if not ends or published != ends[-1]:  # `git` strips the last newline
             wrong.append(f"published up to {published}, completed at {ends}")
         return wrong
+
+
+def young(state: Path, since_ns: int) -> list[str]:
+    """Files of cells that no sync has covered."""
+    found = []
+    for path in state.rglob("*"):
+        held = path.lstat()
+        if stat.S_ISREG(held.st_mode) and max(held.st_ctime_ns, held.st_mtime_ns) > since_ns:
+            found.append(str(path.relative_to(state)))
+    return found
+
+
+def tear(state: Path, files: list[str], chance: Random, loss: Loss) -> None:
+    """What is left of these; and it is another boot of the machine."""
+    for name in files:
+        path = state / name
+        what = chance.choice({"all": "ge", "names": "g", "content": "ez", "any": "gezk"}[loss])
+        if what == "g":
+            path.unlink()
+        elif what != "k":
+            size = path.stat().st_size
+            os.truncate(path, 0)
+            os.truncate(path, size * (what == "z"))
+    for done in state.glob("orchgit/*/*/base/done"):
+        done.write_text(done.read_text().replace("-", "0"))
 
 
 def begun(world: World) -> bool:
