@@ -603,8 +603,8 @@ def _swap(world: World, run: Run, body: e.MergeRequested) -> e.Body:
             door.swap([(body.ref, body.new, old)], f"orchgit: {body.land} {body.assignment}".rstrip())
         except GitError as error:
             found = door.ref(body.ref)
-            if found == old:  # where it was: it is not the ref that is in the way
-                return e.MergeStale(body.land, body.assignment, found, str(error)[:1000])
+            if (found or "") == old:  # where it was: it is not the ref that is in the way
+                return e.MergeStale(body.land, body.assignment, old, str(error)[:1000])
             if found != body.new:
                 return e.MergeStale(body.land, body.assignment, found or "")
     door.barrier()

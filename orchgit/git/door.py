@@ -29,7 +29,7 @@ from orchgit.core.errors import Kind, OrchgitError
 SETTINGS = (
     "core.fsync=all", "core.hooksPath=/dev/null", "core.fsmonitor=false", "core.attributesFile=/dev/null",
     "core.protectHFS=true", "core.protectNTFS=true", "gc.auto=0", "maintenance.auto=false",
-    "advice.graftFileDeprecated=false", "core.logAllRefUpdates=true",
+    "advice.graftFileDeprecated=false", "core.logAllRefUpdates=true", "core.filesRefLockTimeout=1000",
 )  # fmt: skip
 IDENTITY = "orchgit <orchgit@localhost>"
 NULL = {"sha1": "0" * 40, "sha256": "0" * 64}
