@@ -240,10 +240,11 @@ class Forge(_Section):
 
 
 class Log(_Section):
-    """`sign`: a key of SSH, absolute once loaded; "" signs nothing."""
+    """`sign`: a key of SSH, absolute once loaded; "" signs nothing. `tag`: the seal of a run gets a tag."""
 
     publish_all: bool = False
     sign: str = ""
+    tag: bool = False
 
 
 class Notify(_Section):
