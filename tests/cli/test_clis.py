@@ -10,6 +10,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,10 @@ def test_killed_in_mid_turn_it_is_taken_up_again(world: World, server: CliServer
     engine = world.spawn(*world.start_args(made, "--yes", "--agent", f"api-agent={name}"))
 
     def working() -> list[int]:
-        words = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in world.processes()}
+        words = {}
+        for pid in world.processes():
+            with suppress(OSError):
+                words[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         if not any(w[:2] == [b"sleep", b"20"] for w in words.values()):
             return []
         own = (b"/claude", b"/claude.exe", b"/codex")
