@@ -234,7 +234,8 @@ def test_killed_in_mid_turn_it_is_taken_up_again(world: World, server: CliServer
     if name == "codex":
         made.jobs["work/api/1"] = [turn(shell(first)), turn(shell(then)), told(result())]
     else:
-        calls = [turn(claude("Bash", command=first)), turn(claude("Bash", command=then))]
+        # Taken up, its conversation has a turn more, that says the last one was cut off.
+        calls = [turn(claude("Bash", command=words)) for words in (first, then, then)]
         made.jobs["work/api/1"] = [*calls, turn({"tool": "StructuredOutput", "input": result()})]
     server.book = {"jobs": made.jobs, "default": made.default}
     engine = world.spawn(*world.start_args(made, "--yes", "--agent", f"api-agent={name}"))
