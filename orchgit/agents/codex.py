@@ -29,10 +29,13 @@ from orchgit.agents.headless import (
     Turn,
     asked,
     converse,
+    counted,
     ending,
     environment,
+    named,
     report_schema,
     silence,
+    taken_up,
 )
 from orchgit.core.scope import Scope
 
@@ -139,11 +142,9 @@ class _Codex:
 
     def __init__(self, job: Job, path: str) -> None:
         self.job, self.path = job, path
-        kept = json.loads(job.session) if job.session else {}
-        if not isinstance(kept, dict):
-            raise ValueError("not a session")
+        kept = taken_up(job.session)
         self.conversation = str(kept.get("conversation", ""))
-        self.seen: dict[str, int] = {str(key): int(value) for key, value in kept.get("seen", {}).items()}
+        self.seen: dict[str, int] = {str(key): counted(value) for key, value in kept.get("seen", {}).items()}
         self.before: dict[str, int] = {}
         self.last = ""  # its last message: the result, when the turn is over
         self.since_s: float | None = None  # since when it waits for the network
@@ -187,7 +188,7 @@ class _Codex:
         kind = said["type"]
         if kind == "thread.started":
             turn.started = True
-            self.conversation = str(said["thread_id"])
+            self.conversation = named(said["thread_id"])
             turn.job.record({"kind": "session", "session_id": self.conversation})
         elif kind == "error":
             self.trouble(str(said["message"]), turn)
@@ -246,9 +247,9 @@ class _Codex:
     def completed(self, usage: Mapping[str, Any], turn: Turn) -> None:
         turn.ended = True
         names = ("input_tokens", "cached_input_tokens", "cache_write_input_tokens", "output_tokens")
-        now = {name: int(usage.get(name) or 0) for name in names}
+        now = {name: counted(usage.get(name)) for name in names}
         before = self.before if now["input_tokens"] >= self.before.get("input_tokens", 0) else {}
-        total, cached, written, output = (now[name] - before.get(name, 0) for name in names)
+        total, cached, written, output = (max(0, now[name] - before.get(name, 0)) for name in names)
         self.seen = now
         # Its input has the cached part in it, as ours has not.
         spent = Usage(turn.usage.calls + 1, max(0, total - cached - written), output, cached, written)

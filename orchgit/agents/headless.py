@@ -36,6 +36,7 @@ LINGER_S = 20.0  # for a program that has said its last word and does not end
 REMINDERS = 1  # for a turn that ended without a result
 CORRECTIONS = 2  # of a result that its parser refuses
 PAUSES_S = (1.0, 10.0)  # before a turn that was interrupted is taken up again; then it has failed
+MOST = 1 << 48  # of anything that is counted
 DENIALS = 5  # told of one tool call
 PROXIES = tuple(name for plain in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY") for name in (plain, plain.lower()))
 
@@ -243,7 +244,7 @@ class _Talk:
         argv = [sys.executable, "-I", "-S", "-c", PRELUDE, str(len(given)), *start.argv]
         try:
             child = self.job.launch(argv)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a NUL in a word
             turn.failure = Failure("error", f"it could not be started: {error}")
             return turn
         feeder = threading.Thread(
@@ -296,8 +297,9 @@ class _Talk:
             said = json.loads(text)
             if not isinstance(said, dict):
                 raise ValueError("not an object")
-            self.dialect.hear(said, turn)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            # Half a surrogate pair is a string to JSON, and nothing that can be written down.
+            self.dialect.hear(_clean(said) if "\\ud" in text.lower() else said, turn)
+        except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             # Not ours to mend, and no reason to lose the work: what counts is the last word, and git.
             turn.noise += 1
             if turn.noise <= NOISE:
@@ -332,6 +334,16 @@ class _Talk:
         return None
 
 
+def taken_up(session: bytes) -> dict[str, Any]:
+    """What `session` put away. Raises ValueError for anything else: it has been on a disk."""
+    kept = json.loads(session) if session else {}
+    if not isinstance(kept, dict) or not isinstance(kept.get("seen", {}), dict):
+        raise ValueError("not a session")
+    if session:
+        named(kept.get("conversation"))
+    return kept
+
+
 def _feed(child: Child, data: bytes) -> None:
     """In a thread: a program that does not read must not keep us from watching it."""
     with suppress(OSError):
@@ -346,6 +358,26 @@ def added(a: Usage, b: Usage) -> Usage:
         a.calls + b.calls, a.input + b.input, a.output + b.output, a.cache_read + b.cache_read,
         a.cache_write + b.cache_write, cost,
     )  # fmt: skip
+
+
+def counted(value: Any) -> int:
+    """A number of a stream's, within what can be written down and added up."""
+    return max(0, min(int(value or 0), MOST))
+
+
+def named(value: Any) -> str:
+    """A conversation's name, as we hand it back on a command line. ValueError."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", str(value)):
+        raise ValueError(f"not a name: {value!r:.100}")
+    return str(value)
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_clean(key): _clean(part) for key, part in value.items()}
+    return [_clean(part) for part in value] if isinstance(value, list) else value
 
 
 def one_line(text: str) -> str:

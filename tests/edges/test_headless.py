@@ -440,6 +440,23 @@ def test_noise_costs_nothing(desk: Desk) -> None:
     assert len(desk.kinds("noise")) == 3
 
 
+def test_what_cannot_be_written_down_is_not_taken(desk: Desk) -> None:
+    """Numbers without end, halves of characters, names that are options: a hostile program is no fault of ours."""
+    hostile = """
+init(); say({"type": "system", "subtype": "init", "session_id": 3})
+print('{"type": "system", "subtype": "init", "session_id": "--dangerously-skip-permissions"}')
+print('{"type": "assistant", "message": {"id": "m", "content": [{"type": "text", "text": "\\\\ud800"}], "usage": {}}}')
+huge = {"m": {"inputTokens": 10 ** 40, "outputTokens": -5, "cacheReadInputTokens": "x"}}
+print(json.dumps({**lines[-1], "total_cost_usd": 1e999, "modelUsage": {}}))
+last(total_cost_usd=1e300, modelUsage={"m": {"inputTokens": 10 ** 40, "outputTokens": -5}})
+"""
+    outcome = desk.run(NEW, hostile)
+    assert outcome.status == "done"
+    assert outcome.conversation in desk.starts[0]["argv"]
+    assert (outcome.usage.input, outcome.usage.output, outcome.usage.cost_micro) == (1 << 48, 0, 1 << 48)
+    assert "\\ud800" not in json.dumps(desk.transcript)
+
+
 def test_the_last_of_several_results_counts(desk: Desk) -> None:
     script = "init(); say({**lines[-1], 'structured_output': None, 'is_error': True}); time.sleep(0.1); done()"
     assert desk.run(NEW, script).status == "done"
