@@ -168,6 +168,10 @@ class Dialect(Protocol):
 
 def converse(job: Job, dialect: Dialect) -> Outcome:
     """The whole job. Blocks; raises OrchgitError only for what `launch` may."""
+    job.record(
+        {"kind": "start", "key": job.key, "agent": job.agent, "role": job.role, "purpose": job.purpose}
+        | {"model": job.model, "tools": list(job.tools), "system": job.system, "brief": job.brief}
+    )
     talk = _Talk(job, dialect)
     outcome = replace(talk.run(), usage=talk.usage, conversation=dialect.conversation)
     job.record({"kind": "end", "status": outcome.status, "message": outcome.message, "usage": vars(outcome.usage)})
@@ -269,7 +273,12 @@ class _Talk:
         heard = lines = 0
         since_s: float | None = None  # when it said its last word
         while True:
-            self.check(turn)
+            try:
+                self.check(turn)
+            except Over:
+                if not turn.ended or self.job.stop.is_set():
+                    raise
+                return 0, ""  # its last word was said in time
             try:
                 line = child.readline(POLL_S)
             except TimeoutError:

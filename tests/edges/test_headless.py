@@ -434,6 +434,12 @@ def test_one_that_does_not_end_after_its_last_word(desk: Desk, monkeypatch: pyte
     assert not desk.alive()
 
 
+def test_what_was_said_in_time_counts(desk: Desk) -> None:
+    assert desk.run(NEW, "play(); say(dict(lines[-1]))\nwhile True: time.sleep(0.1); print('{}')",
+                    seconds=2).status == "done"  # fmt: skip
+    assert not desk.alive()
+
+
 def test_noise_costs_nothing(desk: Desk) -> None:
     noise = "print('warning: x'); print('[' * 100000); print('{\"type\": \"assistant\"}'); print('{\"type\": 3}')"
     assert desk.run(NEW, f"init(); {noise}; done()").status == "done"
