@@ -12,12 +12,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from orchgit import agents, wire
+from orchgit.agents.budget import Ledger, plus, taken, usage, used
 from orchgit.config import Config
 from orchgit.core import events as e
 from orchgit.core.decide import ENGINE
@@ -25,6 +26,7 @@ from orchgit.core.errors import OrchgitError
 from orchgit.eventlog import Store
 from orchgit.git import cells
 from orchgit.git.door import Door, object_stores
+from orchgit.patience import Patience, epoch_s, rfc3339, wait
 from orchgit.process import Child, Launch, identity
 from orchgit.roster import Roster, prompt
 from orchgit.sandbox import Confinement, Furnished, Level, Network, Overlay, Sandbox, base_env, launcher
@@ -160,6 +162,8 @@ class Agents:
     sandbox: Sandbox
     level: Level
     progress: Callable[[str, str], None]  # (who, one line)
+    ledger: Ledger
+    patience: Patience
 
     def network(self, role: agents.Role) -> Network:
         """What its programs may reach, as configured."""
@@ -184,31 +188,41 @@ class Agents:
         parse: Mapping[str, Callable[[Mapping[str, Any]], object]] | None = None,
         session: bytes = b"",
         answer: str = "",
+        assignment: str = "",
+        before: Sequence[e.Used] = (),
+        waiting: e.AgentWaiting | None = None,
     ) -> tuple[agents.Outcome, object | None]:
-        """Run it to its end; the outcome, and the result as parsed (None unless done). Emits notes on the way."""
+        """Run it to its end; the outcome, and the result as parsed (None unless done). Emits notes on the way.
+
+        `before`: what earlier runs of the same attempt took. `waiting`: it was waiting for its service when the engine
+        before this one ended, and goes on with that.
+        """
         member = self.roster.get(name)
         backend = agents.backend(member.member.backend)
         model = "scripted" if backend.name == "scripted" else member.member.model or backend.default_model
         text = f"orchgit-job: {key}\n\n{brief}\n"
         system = f"{prompt(purpose)}\n\n{member.prompt}"
-        live = self.store.path / "live"
-        live.mkdir(exist_ok=True)
-        path = live / f"{cause}.jsonl"
+        path = live_transcript(self.store, cause)
+        path.parent.mkdir(exist_ok=True)
+        # Its engine died in the middle of it: what it took until then was taken.
+        spent = taken(path.read_text("utf-8", "replace").splitlines()) if path.exists() else e.Used()
+        spent = waiting.used if waiting and waiting.used.calls >= spent.calls else spent
         refused: list[str] = []
-        begun = time.monotonic()
-        emit(
-            e.Draft(
-                e.AgentStarted(
-                    name, role, purpose, backend.name, model, self.store.put(f"{system}\n\n{text}".encode()),
-                    self.level.name, self.level.reach(self.network(role)),
-                ),
-                ENGINE, cause,
-            )
-        )  # fmt: skip
-        with path.open("w", encoding="utf-8", errors="backslashreplace") as transcript:
+        if waiting is None:
+            emit(
+                e.Draft(
+                    e.AgentStarted(
+                        name, role, purpose, backend.name, model, self.store.put(f"{system}\n\n{text}".encode()),
+                        self.level.name, self.level.reach(self.network(role)),
+                    ),
+                    ENGINE, cause,
+                )
+            )  # fmt: skip
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as transcript:
+            stint = _Stint(self, emit, cause, name, backend, place, stop, spent)
 
             def record(entry: Mapping[str, Any]) -> None:
-                transcript.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                transcript.write(json.dumps({**entry, "ms": stint.ms}, ensure_ascii=False) + "\n")
                 transcript.flush()
                 seen = refusal(entry)
                 if seen is not None:
@@ -223,20 +237,17 @@ class Agents:
                 workdir=str(place.workdir), tools=member.tools, results=_results(purpose, parse or {}),
                 model=model, limits=member.limits, launch=place, stop=stop, record=record, clock=place.clock,
                 progress=lambda line: self.progress(name, line), options=self.config.options(backend.name),
-                session=session, answer=answer,
+                session=session, answer=answer, held_s=lambda: self.patience.held_s(backend.name),
+                purse=self.ledger.purse(member.limits, [*before, spent], assignment),
             )  # fmt: skip
-            try:
-                outcome = backend.run(job)
-            except OrchgitError as error:
-                # Raised where the first tool call made the place: the sandbox or the checkout failed, not the agent.
-                outcome = agents.Outcome("unavailable", message=f"{error.what}: {error.why}", hint=error.hint)
-        usage = outcome.usage
+            outcome = stint.work(job, waiting)
+        u = outcome.usage
         emit(
             e.Draft(
                 e.AgentExited(
-                    name, outcome.status, outcome.message[:MAX_MESSAGE], int((time.monotonic() - begun) * 1000),
-                    usage.calls, usage.input, usage.output, usage.cache_read, usage.cache_write, usage.cost_micro,
-                    self.store.put(path.read_bytes()), tuple(refused[:20]),
+                    name, outcome.status, outcome.message[:MAX_MESSAGE], stint.ms,
+                    u.calls, u.input, u.output, u.cache_read, u.cache_write, u.cost_micro,
+                    self.store.put(path.read_bytes()), tuple(refused[:20]), u.unsure_tokens, u.unsure_micro,
                 ),
                 ENGINE, cause,
             )
@@ -247,6 +258,82 @@ class Agents:
             tool, given = outcome.result
             parsed = next(r for r in job.results if r.name == tool).parse(given)
         return outcome, parsed
+
+
+def live_transcript(store: Store, cause: int) -> Path:
+    """Of the agent that works for this request; a blob when it has ended."""
+    return store.path / "live" / f"{cause}.jsonl"
+
+
+class _Stint:
+    """The work of one agent until it ends, and its waits in between; what it takes is counted over all of it."""
+
+    def __init__(
+        self, team: Agents, emit: Emit, cause: int, name: str, backend: agents.Backend, place: Place,
+        stop: threading.Event, spent: e.Used,
+    ) -> None:  # fmt: skip
+        self._team, self._emit, self._cause, self._name = team, emit, cause, name
+        self._backend, self._place, self._stop = backend, place, stop
+        self._usage, self._before_ms = usage(spent), spent.duration_ms
+        self._since_s: float | None = None  # by the place's clock: when it began to work
+
+    @property
+    def ms(self) -> int:
+        """How long it has worked."""
+        since_s = self._since_s
+        return self._before_ms + (0 if since_s is None else int((self._place.clock() - since_s) * 1000))
+
+    def work(self, job: agents.Job, note: e.AgentWaiting | None) -> agents.Outcome:
+        tries, since = 0, note.since if note else ""
+        if note and note.session:
+            job = replace(job, session=self._team.store.blob(note.session), answer="")
+        while True:
+            if note:
+                if not wait(epoch_s(note.until), self._stop):
+                    outcome = agents.Outcome("stopped", message="the engine asked it to stop, while it waited")
+                    break
+                self._emit(e.Draft(e.AgentWaited(self._name), ENGINE, self._cause))
+            outcome = self._once(job)
+            self._usage = plus(self._usage, outcome.usage)
+            if outcome.status != "limited":
+                break
+            if outcome.usage.output or not since:
+                tries, since = 0, rfc3339(time.time())
+            until = self._team.patience.limited(self._backend.name, outcome.retry_after_s, tries)
+            tries += 1
+            patience_s = self._team.config.agents.patience_s
+            if until - epoch_s(since) > patience_s:
+                why = f"{outcome.message}; it would wait until {rfc3339(until)}, and patience_s is {patience_s}"
+                outcome = agents.Outcome("unavailable", message=why, hint="later: orchgit resume")
+                break
+            session = self._team.store.put(outcome.session) if outcome.session else ""
+            note = e.AgentWaiting(
+                self._name, self._backend.name, rfc3339(until), since, outcome.message[:MAX_MESSAGE], session,
+                used(self._usage, self.ms),
+            )  # fmt: skip
+            self._emit(e.Draft(note, ENGINE, self._cause))
+            if outcome.session:
+                job = replace(job, session=outcome.session, answer="")
+        return replace(outcome, usage=self._usage)
+
+    def _once(self, job: agents.Job) -> agents.Outcome:
+        """Until it ends or has to wait. Its seconds run only here."""
+        purse = job.purse
+        assert purse is not None
+        begun_s = self._since_s = self._place.clock()
+        purse.begin(lambda: self._place.clock() - begun_s)
+        seconds = max(1, job.limits.seconds - self._before_ms // 1000)
+        try:
+            return self._backend.run(replace(job, limits=replace(job.limits, seconds=seconds)))
+        except OrchgitError as error:
+            # Raised where the first tool call made the place: the sandbox or the checkout failed, not the agent.
+            return agents.Outcome(
+                "unavailable", message=f"{error.what}: {error.why}", hint=error.hint, usage=agents.Usage(cost_micro=0)
+            )
+        finally:
+            worked_ms = self.ms - self._before_ms
+            self._before_ms, self._since_s = self._before_ms + worked_ms, None
+            purse.end(worked_ms)
 
 
 def refusal(entry: Mapping[str, Any]) -> tuple[Any, str, str] | None:

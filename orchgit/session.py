@@ -18,18 +18,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchgit import __version__, agents, publish, recovery, roster, runner, signatures
-from orchgit.agent_run import Agents, furnish
+from orchgit.agent_run import Agents, furnish, live_transcript
+from orchgit.agents.budget import Ledger, taken
 from orchgit.config import Config, state_home
 from orchgit.config import load as load_config
 from orchgit.core import events as e
 from orchgit.core.codec import decode, dumps, encode
 from orchgit.core.errors import Kind, OrchgitError
 from orchgit.core.plan import Member, Plan, Problem, imprecise, problems
+from orchgit.core.run import Run
 from orchgit.effects import World, observe
 from orchgit.eventlog import Log, Store, runs_dir, user_name
 from orchgit.git import cells, trees
 from orchgit.git.door import Door
 from orchgit.git.user import UserRepo, git_version
+from orchgit.patience import Patience
 from orchgit.sandbox import Level, Sandbox, best, overlay_works, require_networks
 from orchgit.watch import Watchdog
 
@@ -138,6 +141,21 @@ def thaw(data: bytes) -> tuple[Config, roster.Roster]:
     return Config.from_json(json.dumps(fields["config"])), roster.Roster(members, ())
 
 
+def ledger(run: Run, store: Store) -> Ledger:
+    """What the run has spent until now; of agents that an engine left behind, what their transcripts show."""
+    made = Ledger(run.settings.budget, run.settings.assignment_budget)
+    made.raise_by(run.raised)
+    for name, work in run.works.items():
+        made.raise_by(work.raised, name)
+    for seq, spending in run.spent.items():
+        used, said = spending.used, live_transcript(store, seq)
+        if seq in run.begun and seq not in run.waits and said.exists():
+            used = taken(said.read_text("utf-8", "replace").splitlines())
+        kind, _, name = spending.about.partition("/")
+        made.add(used, name if kind == "work" else "")
+    return made
+
+
 class Session:
     """A run that is open for writing, and its world. Close it."""
 
@@ -165,7 +183,9 @@ class Session:
             door = Door(self.repo.common, self.repo.object_format, owner=log.run)
             assert self.confined is not None
             sandbox = furnish(*self.confined, config, door, place)
-            team = Agents(config, people, log, sandbox, sandbox.level, self._progress)
+            run = self.runner.run
+            patience = Patience(run.waits.values())
+            team = Agents(config, people, log, sandbox, sandbox.level, self._progress, ledger(run, log), patience)
             overlay = config.cells.overlay == "auto" and sandbox.level.prevented and not overlay_works(str(place))
             self._world = World(self.repo, door, team, place, Watchdog(), overlay)
         return self._world

@@ -12,8 +12,9 @@ restarts.
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -206,11 +207,11 @@ class Purse:
                 account.ms += ms
 
 
-def own_account(limits: Limits, before: Used | None = None) -> Account:
+def own_account(limits: Limits, before: Iterable[Used] = ()) -> Account:
     """Of an agent run by itself. Its turns and seconds are kept by its backend, which counts them anyway."""
     account = Account("attempt", "this attempt", Budget(limits.cost_micro, limits.tokens))
-    if before is not None:
-        account.add(before)
+    for used in before:
+        account.add(used)
     return account
 
 
@@ -245,7 +246,7 @@ class Ledger:
             account.limit = summed(account.limit, more)
             self._lock.notify_all()
 
-    def purse(self, limits: Limits, before: Used, assignment: str = "") -> Purse:
+    def purse(self, limits: Limits, before: Iterable[Used], assignment: str = "") -> Purse:
         """For an agent run; `before`: what its attempt took until now (it is in the shared accounts already)."""
         with self._lock:
             shared = (self._assignment(assignment), self._run) if assignment else (self._run,)
@@ -270,6 +271,38 @@ def used(usage: Usage, duration_ms: int) -> Used:
         usage.calls, usage.input, usage.output, usage.cache_read, usage.cache_write, usage.cost_micro,
         usage.unsure_tokens, usage.unsure_micro, duration_ms,
     )  # fmt: skip
+
+
+def usage(taken: Used) -> Usage:
+    """The reverse."""
+    return Usage(
+        taken.calls, taken.input_tokens, taken.output_tokens, taken.cache_read_tokens, taken.cache_write_tokens,
+        taken.cost_micro, taken.unsure_tokens, taken.unsure_micro,
+    )  # fmt: skip
+
+
+def taken(transcript: Iterable[str]) -> Used:
+    """What an agent run had taken when its transcript broke off; the call that was under way, at its worst.
+
+    Of each entry: `total`, of all calls since the last `start`; `call`, what the call that follows can take at most;
+    `ms`, how long the agent had worked.
+    """
+    before, since, call, ms = Usage(cost_micro=0), Usage(cost_micro=0), (0, 0), 0
+    for line in transcript:
+        try:
+            entry = json.loads(line)
+            ms = int(entry.get("ms", ms))
+            if entry["kind"] == "start":
+                before, since = plus(before, since), Usage(cost_micro=0)
+            if entry["kind"] == "call":
+                call = (int(entry["tokens"]), int(entry["micro"]))
+            elif "total" in entry:
+                since, call = Usage(**entry["total"]), (0, 0)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            continue  # torn, or of a backend that keeps no such count
+    known = plus(before, since)
+    unsure = Usage(int(call[0] > 0), cost_micro=0, unsure_tokens=call[0], unsure_micro=call[1])
+    return used(plus(known, unsure), ms)
 
 
 def plus(one: Usage, other: Usage) -> Usage:

@@ -359,6 +359,8 @@ class _Run:
         unsure = (0, 0) if whole else (max(0, reserved.tokens - tokens), max(0, reserved.micro - (cost or 0)))
         self.usage = plus(self.usage, replace(known, cost_micro=cost, unsure_tokens=unsure[0], unsure_micro=unsure[1]))
         self.purse.settle(reserved, known.calls, tokens + unsure[0], (cost or 0) + unsure[1])
+        if of is None or not whole or not of.calls:
+            self.job.record({"kind": "no reply", "total": _usage(self.usage)})
 
     # The calls of one reply
 

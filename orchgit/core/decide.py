@@ -409,6 +409,8 @@ def describe(run: Run, blocker: Blocker) -> str:
         return f'orchgit waive {run.id} {blocker.about} --why "…"   or   orchgit retry {run.id}/ASSIGNMENT'
     if blocker.kind == "scope":
         return f'orchgit grant {run.id}/{blocker.about}   or   orchgit refuse {run.id}/{blocker.about} --why "…"'
+    if blocker.kind == "unavailable":
+        return f"orchgit resume {run.id}"
     if blocker.kind == "budget":
         target = f"{run.id}/{blocker.about}" if blocker.about else run.id
         return f"orchgit raise {target} --usd 5   (or --tokens, --turns, --seconds: so much more)"

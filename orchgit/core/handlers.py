@@ -253,6 +253,8 @@ def _agent_started(run: Run, event: e.Event) -> Run:
     request = run.pending.get(event.cause if event.cause is not None else -1)
     if request is None:
         return run  # nobody waits for it any more
+    if request.seq in run.spent:
+        return run  # once more, after its engine had died: what it took before counts on
     spending = Spending(body.member, purpose_key(request.body), getattr(request.body, "attempt", 0), e.Used())
     return replace(run, spent={**run.spent, request.seq: spending})
 
