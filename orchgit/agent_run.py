@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orchgit import agents, wire
-from orchgit.agents.budget import Ledger, plus, taken, usage, used
+from orchgit.agents.budget import Ledger, Spent, plus, taken, usage, used
 from orchgit.config import Config
 from orchgit.core import events as e
 from orchgit.core.decide import ENGINE
@@ -324,7 +324,11 @@ class _Stint:
         purse.begin(lambda: self._place.clock() - begun_s)
         seconds = max(1, job.limits.seconds - self._before_ms // 1000)
         try:
+            purse.begun()
             return self._backend.run(replace(job, limits=replace(job.limits, seconds=seconds)))
+        except Spent as spent:
+            session = job.session  # it has not been taken up
+            return agents.Outcome(spent.status, None, spent.words, "", agents.Usage(cost_micro=0), session)
         except OrchgitError as error:
             # Raised where the first tool call made the place: the sandbox or the checkout failed, not the agent.
             return agents.Outcome(

@@ -74,9 +74,9 @@ class Account:
     def over(self) -> str:
         """Which of its limits is passed already, in words; "" for none."""
         money, tokens, seconds = self.left_micro(), self.left_tokens(), self.left_s()
-        if money is not None and money < 0:
+        if money is not None and money <= 0 and not self.held_micro:
             return self.words("money")
-        if tokens is not None and tokens < 0:
+        if tokens is not None and tokens <= 0 and not self.held_tokens:
             return self.words("tokens")
         if self.limit.turns is not None and self.turns >= self.limit.turns:
             return self.words("turns")
@@ -179,6 +179,13 @@ class Purse:
             left = account.left_s()
             if left is not None and left <= 0:
                 raise Spent(account.level, account.words("seconds"))
+
+    def begun(self) -> None:
+        """Before an agent begins that makes its own calls: raises Spent when a budget is used up already."""
+        with self._lock:
+            for account in self.accounts:
+                if words := account.over():
+                    raise Spent(account.level, words)
 
     def left(self) -> Budget:
         """The least that is left of anything: for a program that has limits of its own."""

@@ -7,6 +7,7 @@ and survives retries and resumes. No real token counts, no cache, no images, no 
 
 What a turn may have on top, for the server alone:
     "error": {"status": 529, "times": 2, "message": "...", "retry_after_ms": 10, "in_stream": true}
+             (or "retry_after": "30", or a date, in the standard's header)
     "cut": true, or {"times": 2, "clean": true}   the connection drops (or ends cleanly) in mid-reply
     "thinking": "..."                             a thinking block, whose signature must come back
     "usage": {"input_tokens": 1, "output_tokens": 1, "cache_read_input_tokens": 0, ...}
@@ -296,7 +297,7 @@ class _Handler(BaseHTTPRequestHandler):
         error: Mapping[str, Any] = turn.get("error", {"times": 0})
         failing = owner.take(f"error {what}", error.get("times", 1 << 30))
         if failing and not error.get("in_stream"):
-            return self.fail(error["status"], error.get("message", "scripted error"), error.get("retry_after_ms"))
+            return self.fail(error["status"], error.get("message", "scripted error"), **_headers(error))
         cut = turn.get("cut", {"times": 0})
         cut = {"times": 1} if cut is True else cut
         cutting = owner.take(f"cut {what}", cut.get("times", 1))
@@ -328,23 +329,27 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # the client has gone away, as a stopped one does
         return None
 
-    def fail(self, status: int, message: str, retry_after_ms: int | None = None) -> None:
+    def fail(self, status: int, message: str, **headers: str) -> None:
         kind = ERROR_TYPES.get(status, "api_error")
-        self.reply(status, {"type": "error", "error": {"type": kind, "message": message}}, retry_after_ms)
+        self.reply(status, {"type": "error", "error": {"type": kind, "message": message}}, **headers)
 
-    def reply(self, status: int, body: Mapping[str, Any], retry_after_ms: int | None = None) -> None:
+    def reply(self, status: int, body: Mapping[str, Any], **headers: str) -> None:
         data = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(data)))
         self.send_header("request-id", "req_test")
-        if retry_after_ms is not None:
-            self.send_header("retry-after-ms", str(retry_after_ms))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         try:
             self.wfile.write(data)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
+
+
+def _headers(error: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(error[name]) for name in ("retry_after", "retry_after_ms", "x_should_retry") if name in error}
 
 
 def main() -> None:
