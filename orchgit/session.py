@@ -19,8 +19,9 @@ from typing import Any, Literal
 
 from orchgit import __version__, agents, publish, recovery, roster, runner, signatures
 from orchgit.agent_run import Agents, furnish, live_transcript
+from orchgit.agents import prices
 from orchgit.agents.budget import Ledger, taken
-from orchgit.config import Config, state_home
+from orchgit.config import CONFIG_PATH, Config, state_home
 from orchgit.config import load as load_config
 from orchgit.core import events as e
 from orchgit.core.codec import decode, dumps, encode
@@ -119,6 +120,28 @@ def _nobody(name: str, probes: dict[str, agents.Probe]) -> OrchgitError:
         "  orchgit start ISSUE --backend scripted --playbook FILE   a script; no model is called\n"
         "  orchgit demo                           see the whole of it with scripted agents",
     )
+
+
+def _priced(members: tuple[roster.RosterMember, ...], config: Config) -> None:
+    """A money budget can be kept only where the price is known. Raises OrchgitError (USAGE) with what to do."""
+    most = config.budget
+    for m in members:
+        limits = [m.limits.cost_micro, most.cost_usd, most.assignment_cost_usd if m.member.role == "worker" else None]
+        if all(limit is None for limit in limits):
+            continue
+        backend = agents.backend(m.member.backend)
+        if backend.cost == "free" or backend.cost == "reported":
+            continue
+        overrides = config.options(backend.name).get("prices")
+        known = prices.price_of(m.member.model, prices.parse_overrides(overrides) if overrides else None)
+        if backend.cost == "table" and known is not None:
+            continue
+        raise OrchgitError(
+            Kind.USAGE, f"there is a money budget, and what {m.member.name} costs is unknown",
+            f"model {m.member.model}, backend {backend.name}: its price is not in orchgit's table of {prices.AS_OF}",
+            f"give it in {CONFIG_PATH}: [prices.\"{m.member.model}\"] with input, output, cache_read and cache_write, "
+            "in dollars per million tokens; or limit tokens instead of cost_usd",
+        )  # fmt: skip
 
 
 def freeze(config: Config, members: tuple[roster.RosterMember, ...]) -> bytes:
@@ -253,6 +276,7 @@ def begin(
         signatures.sign(b"", config.log.sign)  # now, and not after the first merge
     people = roster.load(repo.root, config)
     chosen, said = choose(people.members, config, options)
+    _priced(chosen, config)
     settings = config.settings(approval=options.approval, ship=options.ship)
     door = Door(repo.common, repo.object_format)
     if settings.ship == "merge":

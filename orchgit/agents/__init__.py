@@ -133,6 +133,8 @@ class Backend(Protocol):
 
     name: str
     default_model: str  # for a job that names none
+    # Where the cost of a call is known from: our table (and [prices]), what the program reports, or nowhere.
+    cost: Literal["free", "table", "reported", "unknown"]
 
     def probe(self, options: Mapping[str, str]) -> Probe:
         """Whether this backend could work here, and if not, why and what to type."""

@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from orchgit.agents import Job, Outcome, Probe, Usage, prices
 from orchgit.agents.loop import NO_CALL, Allowance, Busy, Interrupted, ModelFailure, StreamBroken, Tool, run_loop
@@ -52,6 +52,7 @@ STOPS: dict[str, Stop] = {
 class AnthropicBackend:
     name = "anthropic"
     default_model = DEFAULT_MODEL
+    cost: Literal["free", "table", "reported", "unknown"] = "table"
 
     def probe(self, options: Mapping[str, str]) -> Probe:
         """Looks, without importing the SDK or calling anything: a key that is there may still be refused."""

@@ -31,7 +31,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from orchgit.agents import Job, Outcome, Probe, Usage
 from orchgit.agents.loop import NO_CALL, POLL_S, Allowance, Interrupted, Tool, run_loop
@@ -89,6 +89,7 @@ def turns_of(book: Mapping[str, Any], key: str, purpose: str) -> list[dict[str, 
 class ScriptedBackend:
     name = "scripted"
     default_model = LABEL
+    cost: Literal["free", "table", "reported", "unknown"] = "free"
 
     def probe(self, options: Mapping[str, str]) -> Probe:
         hint = "name one: --playbook FILE, ORCHGIT_PLAYBOOK, or playbook in [scripted] of .orchestration/config.toml"

@@ -158,19 +158,22 @@ def message_of(body: Mapping[str, Any], turn: Mapping[str, Any], number: int) ->
             }
         )
     usage = {"input_tokens": len(json.dumps(body)) // 4, "output_tokens": len(json.dumps(content)) // 4 + 1}
+    usage |= turn.get("usage", {})
+    stop = turn.get("stop_reason", "tool_use" if turn.get("calls") else "end_turn")
+    if usage["output_tokens"] > body["max_tokens"]:  # no service writes more than it may
+        usage["output_tokens"], stop = body["max_tokens"], "max_tokens"
     return {
         "id": f"msg_{number}",
         "type": "message",
         "role": "assistant",
         "model": body["model"],
         "content": content,
-        "stop_reason": turn.get("stop_reason", "tool_use" if turn.get("calls") else "end_turn"),
+        "stop_reason": stop,
         "stop_sequence": None,
         "usage": {
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": 0,
             **usage,
-            **turn.get("usage", {}),
         },
     }
 
