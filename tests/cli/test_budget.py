@@ -107,7 +107,7 @@ def test_an_engine_that_died_has_spent_what_it_has_spent(world: World) -> None:
     book = Book(piece("api", "api-agent", ["src/api/**"], checks=["cat src/api/a.py"]))
     slow = {**costly(bash("true")), "delay_ms": 60_000}
     book.jobs["work/api/1"] = [costly(write("src/api/a.py", "one\n")), slow]
-    world.put({".orchestration/config.toml": "[budget]\nassignment_cost_usd = 0.75\n"})
+    world.put({".orchestration/config.toml": "[budget]\nassignment_cost_usd = 0.70\n"})
     with served(world, book) as server:
         engine = world.spawn(*start(world))
         world.wait_for(lambda: sum("work/api/1" in str(r["messages"][0]) for r in server.requests) == 2, "the call")
