@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "status": "Where a run stands, and what it waits for",
     "diff": "What a worker has changed so far",
     "shell": "A shell in a copy of a running cell",
+    "work": "Work on an assignment yourself, in its cell",
     "exec": "Run any command in a cell, and land what is in its scope",
     "watch": "Follow a run while it goes on",
     "log": "Print the event log as it is",
@@ -42,6 +43,7 @@ COMMANDS: dict[str, str] = {
     "agents": "Which agents are here, and why others are not",
     "clean": "Remove the branches and refs of a run that is over",
     "schema": "JSON Schema of the events",
+    "report-work": "Inside a cell: hand in the report",
     "request-scope": "Inside a cell: ask for more paths",
     "demo": "The whole of it, in a small repository, with scripted agents",
 }

@@ -18,24 +18,24 @@ from pathlib import Path
 from typing import Any
 
 from orchgit import agents, wire
-from orchgit.agents.budget import Ledger, Spent, plus, taken, usage, used
+from orchgit.agents import handin
+from orchgit.agents.budget import Ledger, taken
 from orchgit.config import Config
 from orchgit.core import events as e
 from orchgit.core.decide import ENGINE
-from orchgit.core.errors import OrchgitError
 from orchgit.eventlog import Store
 from orchgit.git import cells
 from orchgit.git.door import Door, object_stores
-from orchgit.patience import Patience, epoch_s, rfc3339, wait
+from orchgit.patience import Patience
 from orchgit.process import Child, Launch, identity
 from orchgit.roster import Roster, prompt
 from orchgit.sandbox import Confinement, Furnished, Level, Network, Overlay, Sandbox, base_env, launcher
 from orchgit.sandbox.secrets import secrets
+from orchgit.stint import Stint
 
 CHILDREN = "children"
 Emit = Callable[[e.Draft], None]
 MAX_MESSAGE = 1000
-ASK_VARIABLE = "ORCHGIT_SCOPE_REQUEST"  # names the file by which an agent without our tools asks for more scope
 
 
 class Place:
@@ -44,10 +44,12 @@ class Place:
     Paused, all that was started there stands still, and what is started meanwhile does too.
     """
 
-    def __init__(self, workdir: Path, make: Callable[[], Launch]) -> None:
-        self.workdir = workdir
+    brief = ""  # what the agent finds there in a file
+
+    def __init__(self, cell: cells.Cell, make: Callable[[], Launch]) -> None:
+        self.cell = cell
         self._make = make
-        self._launch: Launch | None = None
+        self._made: tuple[Launch, agents.HandIn] | None = None
         self._lock = threading.Lock()
         self._children: list[Child] = []
         self._still_s = 0.0  # how long it was paused, all in all
@@ -55,13 +57,22 @@ class Place:
 
     def __call__(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None) -> Child:
         with self._lock:
-            if self._launch is None:
-                self._launch = self._make()
-            child = self._launch(argv, env=env, cwd=cwd)
+            launch, files = self._open()
+            child = launch(argv, env={**handin.environment(files), **(env or {})}, cwd=cwd)
             self._children.append(child)
             if self._since_s is not None:
                 child.pause()
         return child
+
+    def handin(self) -> agents.HandIn:
+        with self._lock:
+            return self._open()[1]
+
+    def _open(self) -> tuple[Launch, agents.HandIn]:
+        if self._made is None:
+            launch = self._make()
+            self._made = launch, handin.prepare(self.cell.tmp, self.brief)
+        return self._made
 
     def pause(self) -> bool:
         """False when it is paused already."""
@@ -89,21 +100,21 @@ class Place:
 
     @property
     def used(self) -> bool:
-        return self._launch is not None
+        return self._made is not None
 
 
 def confined(
-    sandbox: Sandbox, cell: cells.Cell, writable: Sequence[str], *, network: Network = "none", mounted: bool = True
-) -> Launch:
+    sandbox: Sandbox, cell: cells.Cell, writable: Sequence[str], *, network: Network = "none", mounted: bool = True,
+    readable: Sequence[str] = (),
+) -> Launch:  # fmt: skip
     """A launch into this cell: HOME lies in the private temporary directory where nothing else is writable.
 
     Not `mounted`, an overlay's layers are seen as they are: for who reads them, not for an agent.
     """
     # Not a name that an agent could have taken before us.
     home = str(cell.home) if str(cell.home) in writable else tempfile.mkdtemp(prefix="home-", dir=cell.tmp)
-    cage = confinement(cell, writable, network=network, mounted=mounted)
-    env = base_env(home, str(cell.tmp), extra={ASK_VARIABLE: str(scope_request(cell))})
-    launch = launcher(sandbox, cage, cwd=str(cell.work), env=env)
+    cage = confinement(cell, writable, network=network, mounted=mounted, readable=readable)
+    launch = launcher(sandbox, cage, cwd=str(cell.work), env=base_env(home, str(cell.tmp)))
 
     def recorded(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None) -> Child:
         child = launch(argv, env=env, cwd=cwd)
@@ -114,14 +125,16 @@ def confined(
 
 
 def confinement(
-    cell: cells.Cell, writable: Sequence[str], *, network: Network = "none", mounted: bool = True
-) -> Confinement:
+    cell: cells.Cell, writable: Sequence[str], *, network: Network = "none", mounted: bool = True,
+    readable: Sequence[str] = (),
+) -> Confinement:  # fmt: skip
+    """`readable`: what else must not be hidden."""
     overlay = None
     if mounted and cell.overlaid:
         lowers = tuple(map(str, cell.lowers))
         overlay = Overlay(str(cell.work), lowers, upper=str(cell.top), work=str(cell.root / "ovl"))
-    readable = (os.path.realpath(cell.root),)
-    return Confinement(tuple(writable), str(cell.tmp), network=network, overlay=overlay, readable=readable)
+    seen = (os.path.realpath(cell.root), *readable)
+    return Confinement(tuple(writable), str(cell.tmp), network=network, overlay=overlay, readable=seen)
 
 
 def note_child(state: Path, pid: int) -> None:
@@ -129,10 +142,6 @@ def note_child(state: Path, pid: int) -> None:
     it, and elsewhere somebody has to look (recovery.py)."""
     with (state / CHILDREN).open("ab", buffering=0) as file:
         file.write(f"{pid} {identity(pid)}\n".encode())
-
-
-def scope_request(cell: cells.Cell) -> Path:
-    return cell.tmp / "scope-request.json"
 
 
 def furnish(way: Sandbox, level: Level, config: Config, door: Door, place: Path) -> Furnished:
@@ -165,12 +174,11 @@ class Agents:
     ledger: Ledger
     patience: Patience
 
-    def network(self, role: agents.Role) -> Network:
-        """What its programs may reach, as configured."""
-        return dict[agents.Role, Network](
-            orchestrator=self.config.network.orchestrator, worker=self.config.network.worker,
-            reviewer=self.config.network.reviewer,
-        )[role]  # fmt: skip
+    def needs(self, name: str) -> agents.Needs:
+        """Of this member's programs: what is configured, and what its backend cannot do without."""
+        member = self.roster.get(name).member
+        needs = agents.backend(member.backend).needs(self.config.options(member.backend))
+        return replace(needs, network=self.config.network.of(member.role, needs.network))
 
     def run(
         self,
@@ -188,6 +196,7 @@ class Agents:
         parse: Mapping[str, Callable[[Mapping[str, Any]], object]] | None = None,
         session: bytes = b"",
         answer: str = "",
+        scope: tuple[tuple[str, ...], tuple[str, ...]] = ((), ()),
         assignment: str = "",
         before: Sequence[e.Used] = (),
         waiting: e.AgentWaiting | None = None,
@@ -197,11 +206,13 @@ class Agents:
         `before`: what earlier runs of the same attempt took. `waiting`: it was waiting for its service when the engine
         before this one ended, and goes on with that.
         """
-        member = self.roster.get(name)
+        member, network = self.roster.get(name), self.needs(name).network
         backend = agents.backend(member.member.backend)
         model = "scripted" if backend.name == "scripted" else member.member.model or backend.default_model
         text = f"orchgit-job: {key}\n\n{brief}\n"
         system = f"{prompt(purpose)}\n\n{member.prompt}"
+        ways = results(purpose, parse)
+        place.brief = f"{system}\n\n{text}\n{handin.instructions(ways)}\n"
         path = live_transcript(self.store, cause)
         path.parent.mkdir(exist_ok=True)
         # Its engine died in the middle of it: what it took until then was taken.
@@ -213,13 +224,13 @@ class Agents:
                 e.Draft(
                     e.AgentStarted(
                         name, role, purpose, backend.name, model, self.store.put(f"{system}\n\n{text}".encode()),
-                        self.level.name, self.level.reach(self.network(role)),
+                        self.level.name, self.level.reach(network),
                     ),
                     ENGINE, cause,
                 )
             )  # fmt: skip
+        stint = Stint(backend, place.clock, stop, self.patience, self.config.agents.patience_s, self.store.put, spent)
         with path.open("a", encoding="utf-8", errors="backslashreplace") as transcript:
-            stint = _Stint(self, emit, cause, name, backend, place, stop, spent)
 
             def record(entry: Mapping[str, Any]) -> None:
                 transcript.write(json.dumps({**entry, "ms": stint.ms}, ensure_ascii=False) + "\n")
@@ -234,20 +245,25 @@ class Agents:
 
             job = agents.Job(
                 role=role, purpose=purpose, key=key, agent=name, system=system, brief=text,
-                workdir=str(place.workdir), tools=member.tools, results=_results(purpose, parse or {}),
-                model=model, limits=member.limits, launch=place, stop=stop, record=record, clock=place.clock,
+                workdir=str(place.cell.work), tools=member.tools, results=ways,
+                model=model, limits=member.limits, launch=place, handin=place.handin, stop=stop, record=record,
+                clock=place.clock,
                 progress=lambda line: self.progress(name, line), options=self.config.options(backend.name),
-                session=session, answer=answer, held_s=lambda: self.patience.held_s(backend.name),
+                session=session, answer=answer, allow=scope[0], deny=scope[1], confined=self.level.prevented,
+                held_s=lambda: self.patience.held_s(backend.name),
                 purse=self.ledger.purse(member.limits, [*before, spent], assignment),
             )  # fmt: skip
-            outcome = stint.work(job, waiting)
+            if waiting and waiting.session:
+                job = replace(job, session=self.store.blob(waiting.session), answer="")
+            outcome = _handed_in(stint.work(job, lambda note: emit(e.Draft(note, ENGINE, cause)), waiting), place, ways)
         u = outcome.usage
         emit(
             e.Draft(
                 e.AgentExited(
                     name, outcome.status, outcome.message[:MAX_MESSAGE], stint.ms,
                     u.calls, u.input, u.output, u.cache_read, u.cache_write, u.cost_micro,
-                    self.store.put(path.read_bytes()), tuple(refused[:20]), u.unsure_tokens, u.unsure_micro,
+                    self.store.put(path.read_bytes()), tuple(refused[:20]), outcome.conversation[:100],
+                    u.unsure_tokens, u.unsure_micro,
                 ),
                 ENGINE, cause,
             )
@@ -265,79 +281,19 @@ def live_transcript(store: Store, cause: int) -> Path:
     return store.path / "live" / f"{cause}.jsonl"
 
 
-class _Stint:
-    """The work of one agent until it ends, and its waits in between; what it takes is counted over all of it."""
-
-    def __init__(
-        self, team: Agents, emit: Emit, cause: int, name: str, backend: agents.Backend, place: Place,
-        stop: threading.Event, spent: e.Used,
-    ) -> None:  # fmt: skip
-        self._team, self._emit, self._cause, self._name = team, emit, cause, name
-        self._backend, self._place, self._stop = backend, place, stop
-        self._usage, self._before_ms = usage(spent), spent.duration_ms
-        self._since_s: float | None = None  # by the place's clock: when it began to work
-
-    @property
-    def ms(self) -> int:
-        """How long it has worked."""
-        since_s = self._since_s
-        return self._before_ms + (0 if since_s is None else int((self._place.clock() - since_s) * 1000))
-
-    def work(self, job: agents.Job, note: e.AgentWaiting | None) -> agents.Outcome:
-        tries, since = 0, note.since if note else ""
-        if note and note.session:
-            job = replace(job, session=self._team.store.blob(note.session), answer="")
-        while True:
-            if note:
-                if not wait(epoch_s(note.until), self._stop):
-                    outcome = agents.Outcome("stopped", message="the engine asked it to stop, while it waited")
-                    break
-                self._emit(e.Draft(e.AgentWaited(self._name), ENGINE, self._cause))
-            outcome = self._once(job)
-            self._usage = plus(self._usage, outcome.usage)
-            if outcome.status != "limited":
-                break
-            if outcome.usage.output or not since:
-                tries, since = 0, rfc3339(time.time())
-            until = self._team.patience.limited(self._backend.name, outcome.retry_after_s, tries)
-            tries += 1
-            patience_s = self._team.config.agents.patience_s
-            if until - epoch_s(since) > patience_s:
-                why = f"{outcome.message}; it would wait until {rfc3339(until)}, and patience_s is {patience_s}"
-                outcome = agents.Outcome("unavailable", message=why, hint="later: orchgit resume")
-                break
-            session = self._team.store.put(outcome.session) if outcome.session else ""
-            note = e.AgentWaiting(
-                self._name, self._backend.name, rfc3339(until), since, outcome.message[:MAX_MESSAGE], session,
-                used(self._usage, self.ms),
-            )  # fmt: skip
-            self._emit(e.Draft(note, ENGINE, self._cause))
-            if outcome.session:
-                job = replace(job, session=outcome.session, answer="")
-        return replace(outcome, usage=self._usage)
-
-    def _once(self, job: agents.Job) -> agents.Outcome:
-        """Until it ends or has to wait. Its seconds run only here."""
-        purse = job.purse
-        assert purse is not None
-        begun_s = self._since_s = self._place.clock()
-        purse.begin(lambda: self._place.clock() - begun_s)
-        seconds = max(1, job.limits.seconds - self._before_ms // 1000)
-        try:
-            purse.begun()
-            return self._backend.run(replace(job, limits=replace(job.limits, seconds=seconds)))
-        except Spent as spent:
-            session = job.session  # it has not been taken up
-            return agents.Outcome(spent.status, None, spent.words, "", agents.Usage(cost_micro=0), session)
-        except OrchgitError as error:
-            # Raised where the first tool call made the place: the sandbox or the checkout failed, not the agent.
-            return agents.Outcome(
-                "unavailable", message=f"{error.what}: {error.why}", hint=error.hint, usage=agents.Usage(cost_micro=0)
-            )
-        finally:
-            worked_ms = self.ms - self._before_ms
-            self._before_ms, self._since_s = self._before_ms + worked_ms, None
-            purse.end(worked_ms)
+def _handed_in(outcome: agents.Outcome, place: Place, results: Sequence[agents.ResultTool]) -> agents.Outcome:
+    """With what it left in its file, where it called no result tool. A request goes before a report."""
+    if outcome.status not in ("done", "no_report") or not place.used:
+        return outcome
+    try:
+        left = handin.take(place.handin(), results)
+    except ValueError as error:
+        return outcome if outcome.status == "done" else replace(outcome, message=outcome.message or str(error))
+    if left is None:
+        return outcome
+    if outcome.result is None or any(r.name == left[0] and r.pauses for r in results):
+        return replace(outcome, status="done", result=left)
+    return outcome
 
 
 def refusal(entry: Mapping[str, Any]) -> tuple[Any, str, str] | None:
@@ -346,24 +302,21 @@ def refusal(entry: Mapping[str, Any]) -> tuple[Any, str, str] | None:
         return None
     text = str(entry.get("text", ""))
     if entry.get("refused"):
-        return "tool", text, ""
+        return entry.get("layer", "tool"), text, str(entry.get("path", ""))[:200]
     if text.startswith("permission denied: "):
         path = text.removeprefix("permission denied: ").partition(" is ")[0]
         return "sandbox", text.partition(". ")[0], path[:200]
     return None
 
 
-def _results(purpose: str, parse: Mapping[str, Callable[[Mapping[str, Any]], object]]) -> tuple[agents.ResultTool, ...]:
+def results(
+    purpose: agents.Purpose, parse: Mapping[str, Callable[[Mapping[str, Any]], object]] | None = None
+) -> tuple[agents.ResultTool, ...]:
+    """The ways to end a job. `parse`: of some, what knows more than the form."""
+    parsers = {"request_scope": wire.parse_scope_request, **(parse or {})}
     made = []
     for name in wire.PURPOSE_RESULTS[purpose]:
         model, about = wire.RESULTS[name]
-        made.append(
-            agents.ResultTool(
-                name,
-                about,
-                wire.schema(model),
-                parse.get(name, partial(wire.parse, model)),
-                pauses=name == "request_scope",
-            )
-        )
+        way = parsers.get(name, partial(wire.parse, model))
+        made.append(agents.ResultTool(name, about, wire.schema(model), way, pauses=name == "request_scope"))
     return tuple(made)

@@ -29,12 +29,12 @@ def writable(cell: cells.Cell, scope: Scope) -> tuple[str, ...]:
 
 def tried(
     sandbox: Sandbox, cell: cells.Cell, places: Sequence[str], forbidden: Sequence[str], *, network: Network,
-    secret: str | None = None,
+    secret: str | None = None, readable: Sequence[str] = (),
 ) -> list[Probe]:  # fmt: skip
     """The canary, in the very sandbox that the worker is about to get. `secret`: a file that it may not read."""
     return prove(
-        sandbox, confinement(cell, places, network=network), env=base_env(str(cell.home), str(cell.tmp)),
-        forbidden=forbidden, engine_pid=os.getpid(), secret_path=secret,
+        sandbox, confinement(cell, places, network=network, readable=readable),
+        env=base_env(str(cell.home), str(cell.tmp)), forbidden=forbidden, engine_pid=os.getpid(), secret_path=secret,
     )  # fmt: skip
 
 

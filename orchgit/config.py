@@ -22,7 +22,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from orchgit.agents import BACKENDS, Limits
+from orchgit.agents import BACKENDS, Limits, Role
+from orchgit.agents.command import PLACES, PREFIX
 from orchgit.core.errors import Kind, OrchgitError
 from orchgit.core.events import Budget as Limit
 from orchgit.core.events import Grant, Settings
@@ -57,8 +58,35 @@ def _file(text: str) -> str:
 
 
 def _backend(text: str) -> str:
-    if text and text not in BACKENDS:
+    if text and text not in BACKENDS and not text.startswith(PREFIX):
         raise ValueError(f"there is no such backend{_near(text, BACKENDS)}; one of: {', '.join(BACKENDS)}")
+    return text
+
+
+def _argv(words: tuple[str, ...]) -> tuple[str, ...]:
+    """A misspelled placeholder would be handed on as it is, and the program would work without its brief."""
+    unknown = [name for word in words for name in re.findall(r"\{([a-z_]+)\}", word) if name not in PLACES]
+    if unknown:
+        raise ValueError(f"there is no {{{unknown[0]}}}; there are {', '.join(f'{{{name}}}' for name in PLACES)}")
+    return words
+
+
+def _home_file(text: str) -> str:
+    parts = PurePosixPath(text).parts
+    if not parts or text.startswith(("/", "~")) or ".." in parts or "\0" in text:
+        raise ValueError("write paths below your HOME, such as .config/tool/auth.json")
+    return text
+
+
+def _command_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text):
+        raise ValueError("a name is of letters, digits, '-', '_' and '.'")
+    return text
+
+
+def _variable(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
+        raise ValueError("write names of variables; their values stay in the environment")
     return text
 
 
@@ -66,6 +94,7 @@ Pattern = Annotated[str, AfterValidator(_pattern)]
 LocalFile = Annotated[str, AfterValidator(_file)]
 BackendName = Annotated[str, AfterValidator(_backend)]
 Reach = Literal["none", "loopback", "open"]
+AgentReach = Literal["auto", "none", "loopback", "open"]
 Turns = Annotated[int, Field(ge=1, le=10_000)]
 Seconds = Annotated[int, Field(ge=1, le=604_800)]
 Tokens = Annotated[int, Field(ge=1, le=10**12)]
@@ -153,6 +182,29 @@ class Anthropic(_Section):
     long_context: Annotated[int, Field(ge=1000, le=10_000_000)] = 100_000
 
 
+class Command(_Section):
+    """[command.NAME]: a program that is an agent; see agents/command.py."""
+
+    argv: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_argv)]
+    resume: Annotated[tuple[str, ...], AfterValidator(_argv)] = ()
+    report: Literal["file", "json", "text"] = "file"
+    network: Reach = "none"
+    env: tuple[Annotated[str, AfterValidator(_variable)], ...] = ()
+    home: tuple[Annotated[str, AfterValidator(_home_file)], ...] = ()
+
+
+class Human(_Section):
+    """`deadline_s`: 0 is none."""
+
+    deadline_s: Annotated[int, Field(ge=0, le=31_536_000)] = 0
+
+
+class Commands(_Section):
+    by_name: tuple[
+        tuple[Annotated[str, AfterValidator(_command_name)], Command], ...
+    ] = ()  # [command.NAME] in the file
+
+
 class Sandbox(_Section):
     """`level` "": the strongest that holds here. Limits of everything that runs in one cell at a time; 0 is none."""
 
@@ -164,12 +216,25 @@ class Sandbox(_Section):
 
 
 class Network(_Section):
-    """What reaches the network inside the sandbox, by role. `loopback` is one of its own, not the machine's."""
+    """What reaches the network inside the sandbox, by role. `loopback` is one of its own, not the machine's.
 
-    orchestrator: Reach = "none"
-    worker: Reach = "none"
-    reviewer: Reach = "none"
+    `auto`: no more than the role's agent cannot do without. That is none for the built-in one, whose tools alone run
+    inside, and open for a program that has to reach its own service.
+    """
+
+    orchestrator: AgentReach = "auto"
+    worker: AgentReach = "auto"
+    reviewer: AgentReach = "auto"
     checks: Reach = "none"
+
+    def of(self, role: Role, least: Reach) -> Reach:
+        said: AgentReach = getattr(self, role)
+        return least if said == "auto" else said
+
+    def asked(self) -> dict[str, Reach]:
+        """By role, what the machine has to be able to keep; `auto` as for an agent that needs nothing."""
+        roles: tuple[Role, ...] = ("orchestrator", "worker", "reviewer")
+        return {**{role: self.of(role, "none") for role in roles}, "checks": self.checks}
 
 
 class Cells(_Section):
@@ -211,6 +276,8 @@ class Config(_Section):
     prices: Prices = Prices()
     scripted: Scripted = Scripted()
     anthropic: Anthropic = Anthropic()
+    command: Commands = Commands()
+    human: Human = Human()
     sandbox: Sandbox = Sandbox()
     network: Network = Network()
     cells: Cells = Cells()
@@ -263,6 +330,10 @@ class Config(_Section):
             given |= {"long_context": str(self.anthropic.long_context), "prices": self._prices()}
         elif backend == "scripted":
             given = {"playbook": self.scripted.playbook}
+        elif backend == "human":
+            given = {"deadline_s": str(self.human.deadline_s)}
+        elif backend.startswith(PREFIX) and backend in self.backends:
+            given = {"entry": dict(self.command.by_name)[backend.removeprefix(PREFIX)].model_dump_json()}
         return {key: value for key, value in given.items() if value}
 
     def _prices(self) -> str:
@@ -272,6 +343,12 @@ class Config(_Section):
             for name, price in self.prices.by_model
         }
         return json.dumps(rows) if rows else ""
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """All that can be chosen here, by the name that chooses it."""
+        described = (f"{PREFIX}{name}" for name, _ in self.command.by_name)
+        return (*(name for name in BACKENDS if name != "command"), *described)
 
     def to_json(self) -> str:
         """As the log keeps it: the same Config gives the same bytes."""
@@ -336,14 +413,32 @@ def _validate(data: dict[str, Any], text: str, root: Path, env: Mapping[str, str
         shaped["agents"] = _split_agents(data["agents"])
     if isinstance(data.get("prices"), dict):
         shaped["prices"] = {"by_model": list(map(list, data["prices"].items()))}
+    if isinstance(data.get("command"), dict):
+        shaped["command"] = {"by_name": list(map(list, data["command"].items()))}
     try:
         config = Config.model_validate(_frozen(shaped))
+        _known_commands(config, text)
     except ValidationError as error:
         problems = [_complaint(p, shaped, text, env) for p in error.errors(include_url=False)]
         what = "\n".join(said for said, _ in problems)
         hints = dict.fromkeys(hint for _, hint in problems if hint)
         raise OrchgitError(Kind.USAGE, what, hint="\n".join(hints)) from error
     return _absolute(config, root, env)
+
+
+def _known_commands(config: Config, text: str) -> None:
+    """A command that is chosen is described. OrchgitError (USAGE)."""
+    chosen = [(["agents", "backend"], config.agents.backend)]
+    chosen += [(["agents", name, "backend"], agent.backend or "") for name, agent in config.agents.by_name]
+    for path, backend in chosen:
+        if backend.startswith(PREFIX) and backend not in config.backends:
+            line = _line(text, path)
+            where = CONFIG_PATH + (f", line {line}" if line else "")
+            near = _near(backend, config.backends)
+            raise OrchgitError(
+                Kind.USAGE, f"{where}: there is no [command.{backend.removeprefix(PREFIX)}]{near}", "",
+                f"describe it there; known: {', '.join(config.backends)}",
+            )  # fmt: skip
 
 
 def _split_agents(table: dict[str, Any]) -> dict[str, Any]:
@@ -424,18 +519,12 @@ def _complaint(
     names = [part for part in loc if isinstance(part, str)]
     model: type[BaseModel] = Config
     unknown = problem["type"] == "extra_forbidden" or names == ["agents", "by_name"]
-    if names[:2] == ["prices", "by_model"] and len(loc) > 3:
-        names = ["prices", shaped["prices"]["by_model"][loc[2]][0], *names[2:]]
-        model = Price
-        if problem["type"] == "missing":
-            line = _line(text, names[:2])
-            where = CONFIG_PATH + (f", line {line}" if line else "")
-            return f"{where}: [prices.{names[1]}] has no {names[-1]}", f"give {', '.join(Price.model_fields)}"
-        names = names if len(names) > 2 else [*names, ""]
-    if names[:2] == ["agents", "by_name"] and len(loc) > 4:  # ..., index, 1, key
-        names = ["agents", shaped["agents"]["by_name"][loc[2]][0], *names[2:]]
-        model = Agent
-    elif model is Config and len(names) > 1:
+    tables: dict[str, type[BaseModel]] = {"agents": Agent, "command": Command, "prices": Price}
+    inner = "by_model" if names[0] == "prices" else "by_name"
+    if names[0] in tables and names[1:2] == [inner] and len(loc) > 3:  # ..., index, 0 for the name, or 1, key
+        names = [names[0], shaped[names[0]][inner][loc[2]][0], *names[2:]]
+        model = tables[names[0]] if len(loc) > 4 else Config
+    elif len(names) > 1:
         model = type(getattr(Config(), names[0]))
     section, key = ".".join(names[:-1]), names[-1]
     variable = next((v for v, k in OVERRIDES.items() if list(k) == names and env.get(v)), None)
@@ -448,6 +537,8 @@ def _complaint(
         label = f"in [{section}]" if section else "at the top"
         what = f"{where}: unknown {'key' if section else 'section'} {key!r} {label}{_near(key, known)}"
         return what, f"{f'[{section}]' if section else 'The file'} knows: {', '.join(known)}"
+    if problem["type"] == "missing":
+        return f"{where}: [{section}] has no {key}: {_allowed(model, key)}", ""
     allowed = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else _allowed(model, key)
     label = (f"[{section}] {key}" if section else key) + (f"[{loc[-1]}]" if isinstance(loc[-1], int) else "")
     return f"{where}: {label} = {_given(problem['input'])} is not allowed: {allowed}", ""
@@ -470,7 +561,7 @@ def _given(value: Any) -> str:
 
 def _allowed(model: type[BaseModel], key: str) -> str:
     """What a key takes, in words, from its model: there is no second list to keep."""
-    field: dict[str, Any] = model.model_json_schema(by_alias=True)["properties"][key]
+    field: dict[str, Any] = model.model_json_schema(by_alias=True)["properties"].get(key, {})
     field = next((option for option in field.get("anyOf", ()) if option.get("type") != "null"), field)
     if "enum" in field:
         return "one of " + ", ".join(json.dumps(value) for value in field["enum"])

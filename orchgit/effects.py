@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchgit import brief, cellrun, checks, githooks, wire
-from orchgit.agent_run import Agents, Emit, Place, confined, live_transcript, scope_request
-from orchgit.agents import Role
+from orchgit.agent_run import Agents, Emit, Place, confined, live_transcript
+from orchgit.agents import Role, human
 from orchgit.agents.budget import taken
 from orchgit.agents.toolbox import TEMP_PREFIX
 from orchgit.config import Config
@@ -184,7 +183,8 @@ def recover(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
     """End a request that has no outcome."""
     # Asked for by a command that had no engine (`orchgit grant`): no agent has begun, so none was lost.
     # One that waits for its service has lost nothing: it goes on waiting.
-    if isinstance(event.body, e.AgentRequested) and event.seq in run.begun and event.seq not in run.waits:
+    lost = event.seq in run.begun and event.seq not in run.waits
+    if isinstance(event.body, e.AgentRequested) and lost and not _by_a_person(world, event.body):
         said = live_transcript(world.agents.store, event.seq)
         if said.exists():
             words = said.read_bytes()
@@ -192,12 +192,17 @@ def recover(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
             exited = e.AgentExited(
                 event.body.member, "lost", "what it took is known as far as its transcript goes", u.duration_ms,
                 u.calls, u.input_tokens, u.output_tokens, u.cache_read_tokens, u.cache_write_tokens, u.cost_micro,
-                world.agents.store.put(words), (), u.unsure_tokens, u.unsure_micro,
+                world.agents.store.put(words), (), "", u.unsure_tokens, u.unsure_micro,
             )  # fmt: skip
             emit(e.Draft(exited, ENGINE, event.seq))
             said.unlink()
         return e.Draft(e.AgentFailed("lost", "its engine ended", lost=True), ENGINE, event.seq)
     return perform(world, run, event, emit)
+
+
+def _by_a_person(world: World, body: e.AgentRequested) -> bool:
+    """Who works in the cell does not end with the engine, and neither does the work."""
+    return world.agents.roster.get(body.member).member.backend == human.NAME
 
 
 # -- cells -----------------------------------------------------------------------------------------------
@@ -220,7 +225,7 @@ def _cell(world: World, run: Run, event: e.Event, body: e.CellRequested) -> e.Bo
         cell = cells.make(door, cell.root, start, branch=ref, who=work.spec.worker, base=world.base(run))
         missing = cells.copy_in(cell, world.repo.root, world.agents.config.cells.copied)
         githooks.install_cell(str(cell.git), hook_rules(work.spec.scope), base=start, branch=ref)
-        probes = _tried(world, cell, work.spec.scope)
+        probes = _tried(world, cell, work.spec.scope, work.spec.worker)
     except merges.Stale as error:
         paths = ", ".join(map(shown, error.paths))
         return e.CellFailed(name, body.attempt, f"the dependencies' work cannot be joined, at: {paths}")
@@ -326,8 +331,11 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
     stop = world.stops.setdefault(event.seq, threading.Event())
 
     writable = cellrun.writable(cell, scope)
-    network = world.agents.network("worker")
-    place = Place(cell.work, lambda: confined(world.agents.sandbox, cell, writable, network=network))
+    needs = world.agents.needs(body.member)
+    place = Place(
+        cell,
+        lambda: confined(world.agents.sandbox, cell, writable, network=needs.network, readable=needs.readable),
+    )
     guard = world.guards[name, attempt] = Guard(world.agents.config.watch.policy, place, stop)
 
     def sighted(seen: Sighting) -> None:
@@ -347,9 +355,8 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
     outcome, report = world.agents.run(
         role="worker", purpose="work", name=body.member, key=brief.key(run, body), brief=brief.work(run, name),
         place=place, stop=stop, cause=event.seq, emit=emit, scope_of=(name, attempt),
-        parse={"request_scope": wire.parse_scope_request},
         session=world.agents.store.blob(body.session) if body.session else b"", answer=work.answer,
-        assignment=name, waiting=run.waits.get(event.seq),
+        scope=(work.spec.allow, work.spec.deny), assignment=name, waiting=run.waits.get(event.seq),
         before=[s.used for seq, s in run.spent.items() if (s.about, s.attempt) == (f"work/{name}", attempt)
                 and seq != event.seq],
     )  # fmt: skip
@@ -365,14 +372,13 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
         whose: Literal["run", "assignment"] = "run" if outcome.status == "run_budget" else "assignment"
         halted = e.AgentHalted(name, attempt, whose, outcome.message[:1000], kept)
         return e.Draft(halted, ENGINE, event.seq)
-    wish = report if isinstance(report, wire.ScopeRequestIn) else _left_wish(cell)
-    if wish is not None and outcome.status in ("done", "no_report"):
+    if isinstance(report, wire.ScopeRequestIn):
         if work.asks == MAX_ASKS:
             why = f"it asked for more scope {MAX_ASKS + 1} times in one attempt"
             return e.Draft(e.AgentFailed("error", why), ENGINE, event.seq)
         _unwatch(world, name, attempt)
         kept = world.agents.store.put(outcome.session) if outcome.session else ""
-        asked = e.ScopeAsked(name, attempt, tuple(dict.fromkeys(wish.paths)), wish.why, kept)
+        asked = e.ScopeAsked(name, attempt, tuple(dict.fromkeys(report.paths)), report.why, kept)
         return e.Draft(asked, e.Actor("agent", body.member), event.seq)
     if not isinstance(report, wire.ReportIn):
         return _failed(outcome, event)
@@ -380,24 +386,6 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
         name, attempt, report.summary, tuple(report.produced), tuple(report.blockers)
     )  # fmt: skip
     return e.Draft(made, e.Actor("agent", body.member), event.seq)
-
-
-def _left_wish(cell: cells.Cell) -> wire.ScopeRequestIn | None:
-    """What an agent without our tools asked for, by a file in its temporary directory: a claim, read with care."""
-    path = scope_request(cell)
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return None
-        data = file.read(wire.MAX_RESULT_BYTES + 1)
-    path.unlink(missing_ok=True)
-    try:
-        return wire.parse_scope_request(data)
-    except ValueError:
-        return None
 
 
 def _reconfine(world: World, cell: cells.Cell, run: Run, name: str) -> str:
@@ -408,16 +396,17 @@ def _reconfine(world: World, cell: cells.Cell, run: Run, name: str) -> str:
         start = run.works[name].attempts[-1].start
         githooks.install_cell(str(cell.git), hook_rules(scope), base=start, branch=branch(run.id, name))
     try:
-        probes = _tried(world, cell, scope)
+        probes = _tried(world, cell, scope, run.works[name].spec.worker)
     except OrchgitError as error:
         return f"{error.what} {error.why}"[:1000]
     return cellrun.through(probes, world.agents.level)
 
 
-def _tried(world: World, cell: cells.Cell, scope: Scope) -> list[Probe]:
+def _tried(world: World, cell: cells.Cell, scope: Scope, member: str) -> list[Probe]:
+    needs = world.agents.needs(member)
     return cellrun.tried(
         world.agents.sandbox, cell, cellrun.writable(cell, scope), world.forbidden(),
-        network=world.agents.network("worker"), secret=str(world.agents.store.path / "events.jsonl"),
+        network=needs.network, secret=str(world.agents.store.path / "events.jsonl"), readable=needs.readable,
     )  # fmt: skip
 
 
@@ -626,30 +615,31 @@ def observe(door: Door, ref: str, tip: str = "") -> e.ShipObserved:
 # -- orchestrator and reviewers --------------------------------------------------------------------------
 
 
-def _view(world: World, run: Run, event: e.Event, commit: str, role: Role) -> Place:
+def _view(world: World, run: Run, event: e.Event, commit: str, member: str) -> Place:
     """A read-only place on a commit, made only if a tool is called. The caller removes it."""
     root = world.state / f"view-{event.seq}"
 
     def make() -> Any:
         cell = cells.make(world.door, root, commit, who="reader", base=world.base(run))
-        return confined(world.agents.sandbox, cell, (), network=world.agents.network(role))
+        needs = world.agents.needs(member)
+        return confined(world.agents.sandbox, cell, (), network=needs.network, readable=needs.readable)
 
-    return Place(root / "work", make)
+    return Place(cells.Cell(root), make)
 
 
 def _think(
-    world: World, run: Run, event: e.Event, commit: str, emit: Emit, *, text: str, role: Role, **job: Any
+    world: World, run: Run, event: e.Event, commit: str, emit: Emit, *, text: str, role: Role, name: str, **job: Any
 ) -> tuple[Any, object | None]:
-    place = _view(world, run, event, commit, role)
+    place = _view(world, run, event, commit, name)
     stop = world.stops.setdefault(event.seq, threading.Event())
     try:
         return world.agents.run(
-            role=role, key=brief.key(run, event.body), brief=text, place=place, stop=stop, cause=event.seq, emit=emit,
-            waiting=run.waits.get(event.seq), **job,
+            role=role, name=name, key=brief.key(run, event.body), brief=text, place=place, stop=stop, cause=event.seq,
+            emit=emit, waiting=run.waits.get(event.seq), **job,
         )  # fmt: skip
     finally:
         if place.used:
-            cells.remove(place.workdir.parent)
+            cells.remove(place.cell.root)
 
 
 def _issue(world: World, run: Run) -> str:

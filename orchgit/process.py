@@ -49,6 +49,9 @@ class Child(Protocol):
     def send(self, data: bytes) -> None:
         """Write to its standard input; BrokenPipeError when it is gone."""
 
+    def end_input(self) -> None:
+        """Close its standard input; what it prints can still be read by line."""
+
     def readline(self, timeout_s: float) -> bytes:
         """One line with its newline; b"" at end of file; TimeoutError. A line beyond 16 MiB is an OSError."""
 
@@ -220,6 +223,9 @@ class _Running:
 
     def send(self, data: bytes) -> None:
         self._feed(data, until=None)
+
+    def end_input(self) -> None:
+        self._close_stdin()
 
     def readline(self, timeout_s: float) -> bytes:
         until = time.monotonic() + timeout_s

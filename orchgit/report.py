@@ -388,6 +388,7 @@ def _next(run: Run, alive: bool) -> list[str]:
     lines = [f"waits for: {waits}" if waits else "nothing is due"]
     for wait in run.waits.values():
         lines.append(f"{wait.member} waits until {clock(wait.until)} for {wait.backend}: {short(wait.why)}")
+    lines += [f"waits for a person, {who}: orchgit work {run.id}/{name}" for name, who in by_hand(run)]
     for name, work in run.works.items():
         if work.paused:
             target = f"{run.id}/{name}"
@@ -396,6 +397,12 @@ def _next(run: Run, alive: bool) -> list[str]:
                 f"  orchgit resume {target} lets it go on    orchgit abort {target} stops this attempt",
             ]
     return lines if alive else [*lines, f"no engine is alive: orchgit resume {run.id}"]
+
+
+def by_hand(run: Run) -> list[tuple[str, str]]:
+    """(assignment, worker) of those whose worker is a person, and who work now."""
+    people = {m.name for m in run.started.roster if m.backend == "human"} if run.started else set()
+    return [(n, w.spec.worker) for n, w in run.works.items() if w.stage == "working" and w.spec.worker in people]
 
 
 def _pending_words(event: e.Event) -> str:

@@ -19,7 +19,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
-from orchgit.agents import BACKENDS, ROLE_TOOLS, Limits, Purpose, Role
+from orchgit.agents import ROLE_TOOLS, Limits, Purpose, Role
 from orchgit.config import CONFIG_PATH, Config
 from orchgit.core.errors import Kind, OrchgitError
 from orchgit.core.pattern import PatternError, check_pattern
@@ -256,7 +256,7 @@ def _member(source: _Source, path: Path | None, config: Config, warnings: list[s
     own = config.agent(name)
     model = _text(source, "model")
     model = own.model or ("" if model == "inherit" else model) or config.agents.model
-    backend = _backend(source)
+    backend = _backend(source, config)
     member = Member(
         name=name,
         role=role,
@@ -335,11 +335,11 @@ def _tools(source: _Source, role: Role, warnings: list[str]) -> tuple[str, ...]:
     return tuple(tool for tool in ROLE_TOOLS[role] if tool in taken)
 
 
-def _backend(source: _Source) -> str:
+def _backend(source: _Source, config: Config) -> str:
     name = _text(source, "backend")
-    if name and name not in BACKENDS:
-        what = f"no such backend: {name!r}{_near(name, BACKENDS)}"
-        raise source.wrong("backend", what, f"one of: {', '.join(BACKENDS)}")
+    if name and name not in config.backends:
+        what = f"no such backend: {name!r}{_near(name, config.backends)}"
+        raise source.wrong("backend", what, f"one of: {', '.join(config.backends)}")
     return name
 
 

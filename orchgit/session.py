@@ -52,7 +52,8 @@ class Issue:
 class Options:
     """What the command line of `start` adds to the configuration."""
 
-    backend: str = ""
+    backend: str = ""  # of everybody, but those in by_name
+    by_name: tuple[tuple[str, str], ...] = ()  # (name in the roster, backend)
     playbook: str = ""
     model: str = ""
     approval: Literal["human", "policy"] = "human"
@@ -88,6 +89,11 @@ def choose(members: tuple[roster.RosterMember, ...], config: Config, options: Op
     """Give everybody on the roster a backend that is there. Raises OrchgitError (UNAVAILABLE): never a fall-back."""
     said: list[str] = []
     found: dict[str, agents.Probe] = {}
+    named = dict(options.by_name)
+    unknown = [name for name in named if name not in [m.member.name for m in members]]
+    if unknown:
+        known = ", ".join(m.member.name for m in members)
+        raise OrchgitError(Kind.USAGE, f"--agent {unknown[0]}={named[unknown[0]]}: nobody has that name", known)
 
     def probe(name: str) -> agents.Probe:
         if name not in found:
@@ -96,17 +102,51 @@ def choose(members: tuple[roster.RosterMember, ...], config: Config, options: Op
 
     chosen = []
     for member in members:
-        name = options.backend or member.member.backend
+        name = named.get(member.member.name) or options.backend or member.member.backend
         if not name:
-            name = next((b for b in agents.BACKENDS if b != "scripted" and probe(b).found), "")
+            name = next((b for b in config.backends if b not in agents.ONLY_CHOSEN and probe(b).found), "")
             if name and not said:
                 said.append(f"no backend is configured; using {name}, which is here ({probe(name).detail})")
+        if name in agents.ONLY_WORKS and member.member.role != "worker":
+            raise OrchgitError(
+                Kind.USAGE, f"{member.member.name} cannot have the backend {name!r}", "it is for workers only",
+                f"write `backend: {name}` in the files of those workers who are people, in .claude/agents",
+            )  # fmt: skip
         if not name or not probe(name).found:
-            raise _nobody(name, {b: probe(b) for b in ([name] if name else agents.BACKENDS)})
-        model = options.model or member.member.model or agents.backend(name).default_model
-        model = "scripted" if name == "scripted" else model
+            raise _nobody(name, {b: probe(b) for b in ([name] if name else config.backends)})
+        backend = agents.backend(name)
+        model = options.model or member.member.model
+        if name == "codex" and model.startswith("claude-"):
+            said.append(f"{member.member.name}: {model} is no model of Codex's; it takes its own")
+            model = ""
+        model = "scripted" if name == "scripted" else model or backend.default_model
         chosen.append(replace(member, member=replace(member.member, backend=name, model=model)))
-    return tuple(chosen), said
+    return tuple(chosen), [*said, *_open(chosen, config)]
+
+
+def _open(chosen: list[roster.RosterMember], config: Config) -> list[str]:
+    """Who reaches the network whole, key in hand, in words. OrchgitError (USAGE) where the configuration says no."""
+    outward: dict[str, list[str]] = {}
+    for one in chosen:
+        member = one.member
+        least = agents.backend(member.backend).needs(config.options(member.backend)).network
+        given = config.network.of(member.role, least)
+        if agents.NETWORKS.index(given) < agents.NETWORKS.index(least):
+            raise OrchgitError(
+                Kind.USAGE,
+                f"{member.name} cannot work by {member.backend} with the network that it may have: "
+                f'[network] {member.role} = "{given}"',
+                f"{member.backend} runs whole inside the sandbox, and has to reach its service from there "
+                f"(it needs {least})",
+                f'write {member.role} = "auto" in [network] of {CONFIG_PATH}, or take the backend anthropic, whose '
+                "tools run without a network",
+            )
+        if least == "open":
+            outward.setdefault(member.backend, []).append(member.name)
+    return [
+        f"{name} runs whole inside the sandbox, with its credential and an open network: {', '.join(who)}"
+        for name, who in outward.items()
+    ]
 
 
 def _nobody(name: str, probes: dict[str, agents.Probe]) -> OrchgitError:
@@ -116,7 +156,8 @@ def _nobody(name: str, probes: dict[str, agents.Probe]) -> OrchgitError:
         f"the agent backend {name!r} cannot be used" if name else "there is no agent to do the work",
         "\n".join(lines),
         "choose one:\n"
-        "  export ANTHROPIC_API_KEY=…             the built-in agent, over the Anthropic API\n"
+        "  orchgit agents                         what is here, and what each of them wants\n"
+        "  export ANTHROPIC_API_KEY=…             the built-in agent, over the Anthropic API; or Claude Code\n"
         "  orchgit start ISSUE --backend scripted --playbook FILE   a script; no model is called\n"
         "  orchgit demo                           see the whole of it with scripted agents",
     )
@@ -240,7 +281,7 @@ def confine(config: Config, allow_unsandboxed: bool) -> tuple[Sandbox, Level]:
     """What this configuration asks for. OrchgitError (UNAVAILABLE) where the machine gives less, unless allowed."""
     sandbox, level = best(allow_unsandboxed, config.sandbox.level)
     if not allow_unsandboxed:
-        require_networks(level, config.network.model_dump())
+        require_networks(level, config.network.asked())
     return sandbox, level
 
 
@@ -288,8 +329,7 @@ def begin(
         why = observe(door, repo.branch).why
         said += [f"as it is now, shipping would stop at the end: {why}"] if why else []
     sandbox, level = confine(config, options.allow_unsandboxed)
-    wider = {role: level.reach(network) for role, network in config.network.model_dump().items()}
-    loose = [role for role, network in config.network.model_dump().items() if wider[role] != network]
+    loose = [role for role, network in config.network.asked().items() if level.reach(network) != network]
     said += [f"the network is open here, whatever [network] says, for: {', '.join(loose)}"] if loose else []
     said = [*people.warnings, *said]
     wrong = plan_problems(plan, [m.member for m in chosen], config, door, repo.head) if plan else ()

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from orchgit.core.errors import Kind, OrchgitError
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
     from orchgit.agents.budget import Purse
 
 Role = Literal["orchestrator", "worker", "reviewer"]
+Network = Literal["none", "loopback", "open"]  # as in sandbox, which nothing here may import
+NETWORKS: tuple[Network, ...] = ("none", "loopback", "open")  # each reaches what the one before does
 Purpose = Literal["plan", "work", "verdict", "review", "synthesis"]
+# Where the cost of a backend's calls is known from: our table and [prices], what its program reports, or nowhere.
+Cost = Literal["free", "table", "reported", "unknown"]
 Status = Literal[
     "done",  # a result tool was called with input that its `parse` accepted
     "no_report",  # the agent stopped without one, reminders included
@@ -85,6 +90,14 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class HandIn:
+    """Files in the cell for an agent without our tools; see handin.py. The agent may do to both what it likes."""
+
+    brief: Path  # its brief, system prompt and all
+    result: Path  # where it may write its result
+
+
+@dataclass(frozen=True)
 class Job:
     role: Role
     purpose: Purpose
@@ -97,7 +110,8 @@ class Job:
     results: tuple[ResultTool, ...]
     model: str
     limits: Limits
-    launch: Launch
+    launch: Launch  # its environment names the files of `handin`
+    handin: Callable[[], HandIn]  # makes the cell, like the first launch
     stop: threading.Event
     record: Callable[[Mapping[str, Any]], None]  # one transcript entry; JSON-able, never a credential
     progress: Callable[[str], None]  # one short line for a person watching
@@ -105,6 +119,9 @@ class Job:
     options: Mapping[str, str] = field(default_factory=dict)  # of the backend, from the config
     session: bytes = b""  # of an earlier outcome, to go on from; b"": begin with the brief
     answer: str = ""  # to what it asked for then; "": nothing was asked
+    allow: tuple[str, ...] = ()  # a worker's scope, for rules of an agent's own: a first word, never the boundary
+    deny: tuple[str, ...] = ()
+    confined: bool = True  # whether the kernel keeps what `launch` starts from writing elsewhere
     purse: Purse | None = None  # what it may spend, shared with others; None: `limits` alone
     held_s: Callable[[], float] = lambda: 0.0  # for how long its service wants no calls, says another agent; 0: call
 
@@ -119,6 +136,7 @@ class Outcome:
     # Where it stopped, when the result pauses, a budget is used up or the service limits; b"": it cannot be taken up.
     session: bytes = b""
     retry_after_s: float | None = None  # when limited; None: the service did not say
+    conversation: str = ""  # the agent's own name for it, where it has one
 
 
 @dataclass(frozen=True)
@@ -126,6 +144,16 @@ class Probe:
     found: bool
     detail: str
     hint: str = ""
+    version: str = ""  # of a program that is not ours
+    login: str = ""  # what it would work with: the name of a variable or a file, never a value
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a backend asks of the place that its programs run in, beside what every tool has there."""
+
+    network: Network = "none"  # the least that it can work with
+    readable: tuple[str, ...] = ()  # where its own program lies
 
 
 class Backend(Protocol):
@@ -133,28 +161,42 @@ class Backend(Protocol):
 
     name: str
     default_model: str  # for a job that names none
-    # Where the cost of a call is known from: our table (and [prices]), what the program reports, or nowhere.
-    cost: Literal["free", "table", "reported", "unknown"]
+    cost: Cost
 
     def probe(self, options: Mapping[str, str]) -> Probe:
         """Whether this backend could work here, and if not, why and what to type."""
+
+    def needs(self, options: Mapping[str, str]) -> Needs:
+        """A backend that runs whole inside the sandbox says so by what it needs there: its service, its program."""
 
     def run(self, job: Job) -> Outcome:
         """Work until the end; blocks. Never raises for what an agent or a service did."""
 
 
 # Name in the configuration -> where it is. A new backend is a file and a row here.
+# In the order in which one is chosen where none is configured.
 BACKENDS: dict[str, str] = {
+    "claude": "orchgit.agents.claude:ClaudeBackend",
+    "codex": "orchgit.agents.codex:CodexBackend",
     "anthropic": "orchgit.agents.anthropic_api:AnthropicBackend",
     "scripted": "orchgit.agents.scripted:ScriptedBackend",
+    "command": "orchgit.agents.command:CommandBackend",
+    "human": "orchgit.agents.human:HumanBackend",
 }
+# Never taken because it is there: somebody has to have chosen it, and so with every command.
+ONLY_CHOSEN = ("scripted", "human")
+ONLY_WORKS = ("human",)
 
 
 def backend(name: str) -> Backend:
-    """Imported only now: a backend may bring a heavy package. OrchgitError (USAGE) for an unknown name."""
-    if name not in BACKENDS:
+    """Imported only now: a backend may bring a heavy package. OrchgitError (USAGE) for an unknown name.
+
+    `command:NAME` is the program that the configuration describes under this name.
+    """
+    kind, colon, _ = name.partition(":")
+    if kind not in BACKENDS or (colon and kind != "command"):
         known = ", ".join(BACKENDS)
         raise OrchgitError(Kind.USAGE, f"there is no agent backend {name!r}", hint=f"one of: {known}")
-    module, _, attribute = BACKENDS[name].partition(":")
-    made: Backend = getattr(importlib.import_module(module), attribute)()
-    return made
+    module, _, attribute = BACKENDS[kind].partition(":")
+    make: Callable[..., Backend] = getattr(importlib.import_module(module), attribute)
+    return make(name) if kind == "command" else make()

@@ -20,9 +20,9 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from orchgit.agents import Job, Outcome, Probe, Usage, prices
+from orchgit.agents import Cost, Job, Needs, Outcome, Probe, Usage, prices
 from orchgit.agents.loop import NO_CALL, Allowance, Busy, Interrupted, ModelFailure, StreamBroken, Tool, run_loop
 from orchgit.agents.session import Call, Conversation, Reply, Result, Stop, Text, UserTurn
 
@@ -52,7 +52,7 @@ STOPS: dict[str, Stop] = {
 class AnthropicBackend:
     name = "anthropic"
     default_model = DEFAULT_MODEL
-    cost: Literal["free", "table", "reported", "unknown"] = "table"
+    cost: Cost = "table"
 
     def probe(self, options: Mapping[str, str]) -> Probe:
         """Looks, without importing the SDK or calling anything: a key that is there may still be refused."""
@@ -63,6 +63,9 @@ class AnthropicBackend:
             return Probe(False, "no key: neither ANTHROPIC_API_KEY nor ANTHROPIC_AUTH_TOKEN is set", KEY_HINT)
         where = " by ANTHROPIC_BASE_URL" if os.environ.get("ANTHROPIC_BASE_URL") else ""
         return Probe(True, f"key from {name}{where}")
+
+    def needs(self, options: Mapping[str, str]) -> Needs:
+        return Needs()
 
     def run(self, job: Job) -> Outcome:
         name = next((name for name in KEYS if os.environ.get(name)), None)

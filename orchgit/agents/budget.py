@@ -291,24 +291,27 @@ def usage(taken: Used) -> Usage:
 def taken(transcript: Iterable[str]) -> Used:
     """What an agent run had taken when its transcript broke off; the call that was under way, at its worst.
 
-    Of each entry: `total`, of all calls since the last `start`; `call`, what the call that follows can take at most;
-    `ms`, how long the agent had worked.
+    Of each entry: `total`, of all calls since the last `start`; of a `request`, what it can take at most; `ms`, how
+    long the agent had worked. A backend that keeps no such count is of unknown cost.
     """
     before, since, call, ms = Usage(cost_micro=0), Usage(cost_micro=0), (0, 0), 0
+    counted = unknown = False
     for line in transcript:
         try:
             entry = json.loads(line)
             ms = int(entry.get("ms", ms))
             if entry["kind"] == "start":
                 before, since = plus(before, since), Usage(cost_micro=0)
-            if entry["kind"] == "call":
-                call = (int(entry["tokens"]), int(entry["micro"]))
+            if entry["kind"] == "request":
+                unknown = "tokens" not in entry  # until it has ended, nobody can say
+                call = (int(entry.get("tokens", 0)), int(entry.get("micro", 0)))
             elif "total" in entry:
-                since, call = Usage(**entry["total"]), (0, 0)
+                since, call, counted, unknown = Usage(**entry["total"]), (0, 0), True, False
         except (ValueError, TypeError, KeyError, AttributeError):
             continue  # torn, or of a backend that keeps no such count
     known = plus(before, since)
-    unsure = Usage(int(call[0] > 0), cost_micro=0, unsure_tokens=call[0], unsure_micro=call[1])
+    cost = 0 if counted and not unknown else None
+    unsure = Usage(int(call[0] > 0), cost_micro=cost, unsure_tokens=call[0], unsure_micro=call[1])
     return used(plus(known, unsure), ms)
 
 

@@ -166,7 +166,7 @@ class _Run:
         self.job.record(
             {"kind": "start", "key": job.key, "agent": job.agent, "role": job.role, "purpose": job.purpose}
             | {"model": job.model, "tools": [tool.name for tool in self.told]}
-            | {"system": job.system, "brief": job.brief}
+            | {"system": job.system, "brief": job.brief, "total": _usage(self.usage)}
         )
         told = [(tool.name, tool.description, dict(tool.schema)) for tool in self.told]
         self.preamble = context.tokens(f"{job.system}{told}")
@@ -302,7 +302,7 @@ class _Run:
         while True:
             reserved = self._reserve()
             # Also for who reads the transcript of an engine that died in the middle of the call.
-            self.job.record({"kind": "call", "tokens": reserved.tokens, "micro": reserved.micro})
+            self.job.record({"kind": "request", "tokens": reserved.tokens, "micro": reserved.micro})
             of: Usage | None = None
             whole = False
             try:

@@ -31,9 +31,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from orchgit.agents import Job, Outcome, Probe, Usage
+from orchgit.agents import Cost, Job, Needs, Outcome, Probe, Usage
 from orchgit.agents.loop import NO_CALL, POLL_S, Allowance, Interrupted, Tool, run_loop
 from orchgit.agents.prices import FREE, Price
 from orchgit.agents.session import Call, Conversation, Reply, Stop, Text
@@ -89,7 +89,7 @@ def turns_of(book: Mapping[str, Any], key: str, purpose: str) -> list[dict[str, 
 class ScriptedBackend:
     name = "scripted"
     default_model = LABEL
-    cost: Literal["free", "table", "reported", "unknown"] = "free"
+    cost: Cost = "free"
 
     def probe(self, options: Mapping[str, str]) -> Probe:
         hint = "name one: --playbook FILE, ORCHGIT_PLAYBOOK, or playbook in [scripted] of .orchestration/config.toml"
@@ -100,6 +100,9 @@ class ScriptedBackend:
         except (OSError, ValueError) as error:
             return Probe(False, f"the playbook cannot be used: {error}", hint)
         return Probe(True, f"scripted, no model: {options['playbook']}")
+
+    def needs(self, options: Mapping[str, str]) -> Needs:
+        return Needs()
 
     def run(self, job: Job) -> Outcome:
         path = Path(job.options.get("playbook", ""))

@@ -1,13 +1,10 @@
 """`orchgit request-scope PATTERN… --why …`: for an agent in a cell that has no tool for it.
 
-It writes one file in the cell's own temporary directory; the engine reads it when the agent ends, and decides.
+It writes the hand-in file of the cell; the engine reads that when the agent ends, and decides.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,18 +17,13 @@ def command(
     why: Annotated[str, typer.Option(help="What for, and why it cannot be done inside your scope.")],
 ) -> int:
     """Inside a cell: ask for more paths."""
-    from orchgit.agent_run import ASK_VARIABLE
+    from orchgit.agents import handin
     from orchgit.wire import parse_scope_request
 
-    place = os.environ.get(ASK_VARIABLE)
-    if not place:
-        raise OrchgitError(
-            Kind.USAGE, "this is no cell", f"{ASK_VARIABLE} is not set: only a worker of a run can ask for more scope"
-        )
     try:
         asked = parse_scope_request({"paths": paths, "why": why})
     except ValueError as error:
         raise OrchgitError(Kind.USAGE, "that cannot be asked for", str(error)) from error
-    Path(place).write_text(json.dumps(asked.model_dump(mode="json")))
+    handin.write("request_scope", asked.model_dump(mode="json"))
     print("asked; end your work now, and go on when it is decided")
     return 0

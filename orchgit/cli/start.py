@@ -22,7 +22,11 @@ def command(
     issue: Annotated[str, typer.Argument(help="A Markdown file with the feature issue, or - for standard input.")],
     plan: Annotated[str, typer.Option(help="A plan file (JSON): proposed in place of the orchestrator's.")] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Approve the plan by policy; the log says so.")] = False,
-    backend: Annotated[str, typer.Option(help="Agent backend for everybody: anthropic, scripted.")] = "",
+    backend: Annotated[str, typer.Option(help="Agent for everybody: claude, codex, anthropic, scripted.")] = "",
+    agent: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=BACKEND", help="For one member of the roster; wins over --backend."),
+    ] = None,
     playbook: Annotated[str, typer.Option(help="The script of the scripted backend.")] = "",
     model: Annotated[str, typer.Option(help="Model for everybody.")] = "",
     ship: Annotated[str, typer.Option(help="none, or merge into the base branch at the end.")] = "",
@@ -41,10 +45,24 @@ def command(
     repo = discover(Path.cwd())
     read = read_issue(issue)
     options = Options(
-        backend=backend, playbook=playbook, model=model, approval="policy" if yes else "human",
-        ship=ship or None, allow_unsandboxed=allow_unsandboxed,  # type: ignore[arg-type] # checked above
+        backend=backend, by_name=by_name(agent or []), playbook=playbook, model=model,
+        approval="policy" if yes else "human", ship=ship or None, allow_unsandboxed=allow_unsandboxed,  # type: ignore[arg-type] # checked above
     )  # fmt: skip
     return begin_and_drive(repo.root, read, options, plan_file=plan, wait=wait, verbose=verbose)
+
+
+def by_name(given: list[str]) -> tuple[tuple[str, str], ...]:
+    """`--agent NAME=BACKEND`, as often as it stands there. OrchgitError (USAGE)."""
+    from orchgit import agents
+
+    pairs = []
+    for one in given:
+        name, _, backend = one.partition("=")
+        if not name or backend.partition(":")[0] not in agents.BACKENDS:
+            known = ", ".join(agents.BACKENDS)
+            raise OrchgitError(Kind.USAGE, f"--agent {one!r} is not known", f"NAME=BACKEND, with one of: {known}")
+        pairs.append((name, backend))
+    return tuple(pairs)
 
 
 def begin_and_drive(
@@ -90,15 +108,19 @@ def drive(session: Session, screen: Screen, *, wait: bool = False, tour: bool = 
     from orchgit.eventlog import user_name
     from orchgit.report import next_lines, safe
 
-    def paused(run: Run, event: e.Event) -> None:
-        if isinstance(event.body, e.AgentPaused):
-            words = f"orchgit run {run.id}: {event.body.assignment} is paused, it touched {safe(event.body.path)}"
+    def stands(run: Run, event: e.Event) -> None:
+        body, words = event.body, ""
+        if isinstance(body, e.AgentPaused):
+            words = f"orchgit run {run.id}: {body.assignment} is paused, it touched {safe(body.path)}"
+        elif isinstance(body, e.AgentStarted) and body.backend == "human":
+            words = f"orchgit run {run.id}: {safe(body.member)} has an assignment"
+        if words:
             # Not on the thread that writes the log: the command may take its time.
             threading.Thread(target=call_notify, args=(session, words), daemon=True).start()
             for line in next_lines(run, alive=True):
                 screen.say(f"         {line}")
 
-    session.runner.listen(paused)
+    session.runner.listen(stands)
     idle = Human(screen, user_name(), session).idle if interactive() else None
     try:
         run = session.runner.drive(session.world, wait=wait, idle=idle)

@@ -409,6 +409,7 @@ class AgentExited(Body):
     cost_micro: int | None
     transcript: str
     refused: tuple[str, ...] = ()  # tool calls that the role or the sandbox did not allow
+    conversation: str = ""  # the agent's own name for it, where it has one
     unsure_tokens: int = 0
     unsure_micro: int = 0
 

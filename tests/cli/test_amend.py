@@ -115,8 +115,8 @@ def test_the_configuration_grants_a_lock_file_without_a_human(world: World) -> N
 
 def test_an_agent_without_the_tool_asks_by_a_file_or_by_the_command(world: World) -> None:
     book = Book(piece("api", "api-agent", ["src/api/**"], checks=["ls src/api"]))
-    wish = json.dumps({"paths": ["docs/api.md"], "why": "to say it"})
-    once = f"[ -e src/api/a.py ] || echo '{wish}' > $ORCHGIT_SCOPE_REQUEST"
+    wish = json.dumps({"request_scope": {"paths": ["docs/api.md"], "why": "to say it"}})
+    once = f"[ -e src/api/a.py ] || echo '{wish}' > $ORCHGIT_RESULT"
     book.work("api", turn(bash(once), write("src/api/a.py", "a = 1\n")), turn(report()))
     world.start(book, "--yes", code=4)
     asked = world.one("scope.amendment_asked")["data"]

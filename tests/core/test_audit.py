@@ -299,8 +299,8 @@ TRUSTED = {
     "plan.approved": "signature",
     "cell.made": "approximate branch canary.* sandbox start",
     "agent.started": "backend brief model network purpose sandbox",
-    "agent.exited": "cache_read_tokens cache_write_tokens calls cost_micro duration_ms input_tokens member message "
-    "output_tokens refused refused.* status transcript",
+    "agent.exited": "cache_read_tokens cache_write_tokens calls conversation cost_micro duration_ms input_tokens "
+    "member message output_tokens refused refused.* status transcript",
     "agent.failed": "hint lost message status",
     "agent.reported": "produced produced.* summary",
     "gate.passed": "files salvage tree",

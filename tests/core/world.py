@@ -715,7 +715,7 @@ class Sim:
                 yield e.Draft(waiting, ENGINE, event.seq)
                 yield e.Draft(e.AgentWaited(member), ENGINE, event.seq)
             exited = e.AgentExited(
-                member, "done", "", 1200, 3, 100, 20, 5, 5, 1_250_000, oid("t"), ("bash: no",), 40, 2000
+                member, "done", "", 1200, 3, 100, 20, 5, 5, 1_250_000, oid("t"), ("bash: no",), "s-1", 40, 2000
             )
             yield e.Draft(exited, ENGINE, event.seq)
         if isinstance(event.body, e.AgentRequested) and self.rng.random() < self.odds.notes / 3:

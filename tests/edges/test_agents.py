@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from orchgit import process
-from orchgit.agents import BACKENDS, Job, Limits, Outcome, ResultTool, Usage, backend, prices
+from orchgit.agents import BACKENDS, Job, Limits, Outcome, ResultTool, Usage, backend, handin, prices
 from orchgit.agents.anthropic_api import strict_schema
 from orchgit.agents.scripted import load_playbook
 from orchgit.core.errors import Kind, OrchgitError
@@ -99,6 +99,7 @@ class Bench:
             model=MODEL,
             limits=Limits(),
             launch=self.launch,
+            handin=lambda: handin.prepare(self.books, "brief"),
             stop=self.stop,
             record=self.record,
             progress=self.lines.append,

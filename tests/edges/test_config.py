@@ -47,6 +47,8 @@ def test_no_file_and_the_template_are_the_defaults(tmp_path: Path) -> None:
 
 def test_the_template_gives_every_key_with_its_default_and_a_comment(tmp_path: Path) -> None:
     for section, field in Config.model_fields.items():
+        if section == "command":
+            continue  # tables by name, below
         assert f"[{section}]" in TEMPLATE
         for key, about in type(field.default).model_fields.items():
             if key != "by_name":
@@ -54,6 +56,8 @@ def test_the_template_gives_every_key_with_its_default_and_a_comment(tmp_path: P
                 part = TEMPLATE.partition(f"\n[{section}]\n")[2].partition("\n[")[0]
                 assert re.search(pattern, part, re.MULTILINE), f"[{section}] {key}"
                 assert re.search(r"^# \S", part, re.MULTILINE)
+    for key in config.Command.model_fields:
+        assert re.search(rf"^#{key} = ", TEMPLATE.partition("#[command.my-agent]")[2], re.MULTILINE), key
     for key in config.Agent.model_fields:
         assert re.search(rf"^#{key} = ", TEMPLATE.partition("#[agents.api-agent]")[2], re.MULTILINE), key
 
@@ -377,3 +381,38 @@ def test_prompts_name_their_result_tools_and_say_what_is_data(purpose: Purpose) 
 
 def test_the_planner_is_told_every_protected_name() -> None:
     assert all(f"`{name}`" in roster.prompt("plan") for name in PROTECTED)
+
+
+# -- commands --------------------------------------------------------------------------------------------------
+
+
+def test_a_command_is_described_and_chosen_by_its_name(tmp_path: Path) -> None:
+    text = (
+        '[agents]\nbackend = "command:mine"\n[command.mine]\nargv = ["mine", "{brief}"]\nnetwork = "open"\n'
+        '[command.other]\nargv = ["other"]\n'
+    )
+    loaded = given(tmp_path, text)
+    assert loaded.agents.backend == "command:mine"
+    assert {"command:mine", "command:other"} < set(loaded.backends)
+    assert "command" not in loaded.backends
+    assert '"network":"open"' in loaded.options("command:mine")["entry"]
+    assert Config.from_json(loaded.to_json()) == loaded
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ('[command.x]\nargv = []', "argv"),
+    ('[command.x]\nnetwork = "open"', "has no argv"),
+    ('[command.x]\nargv = ["x", "{breif}"]', "there is no {breif}"),
+    ('[command.x]\nargv = ["x"]\nenv = ["A=1"]', "names of variables"),
+    ('[command.x]\nargv = ["x"]\nhome = ["../up"]', "below your HOME"),
+    ('[command.x]\nargv = ["x"]\nhome = ["~/.x"]', "below your HOME"),
+    ('[command.x]\nargv = ["x"]\nrepport = "text"', "'repport' in [command.x]; did you mean 'report'"),
+    ('[command.x]\nargv = ["x"]\nnetwork = "all"', '"loopback"'),
+    ('[command."a b"]\nargv = ["x"]', "a name is of letters"),
+    ("[command]\nargv = 3", "[command"),
+    ("command = 3", "a table"),
+    ('[agents]\nbackend = "command:y"\n[command.yy]\nargv = ["x"]', "no [command.y]; did you mean 'command:yy'"),
+    ('[agents.a]\nbackend = "command:y"', "line 2: there is no [command.y]"),
+])  # fmt: skip
+def test_every_way_to_describe_a_command_wrongly(tmp_path: Path, text: str, said: str) -> None:
+    assert said in refused(tmp_path, text)

@@ -75,6 +75,10 @@ class Place:
     outside: Path
     precious: Path
     confinement: Confinement
+    others: frozenset[int] = frozenset()  # children of this process that are not this test's
+
+    def children(self) -> list[int]:
+        return sorted(set(descendants(os.getpid())) - self.others)
 
     def start(self, *argv: str, way: str = "landlock", confinement: Confinement | None = None) -> Child:
         env = base_env(str(self.tmp), str(self.tmp))
@@ -98,7 +102,8 @@ def place(tmp_path: Path) -> Place:
     precious.write_text("precious")
     # Readable, though it lies below /tmp: or an attack would fail because it finds nothing, and show nothing.
     confinement = Confinement((str(root / "cell"),), str(root / "tmp"), readable=(str(root),))
-    return Place(root / "cell", root / "tmp", root / "outside", precious, confinement)
+    others = frozenset(descendants(os.getpid()))
+    return Place(root / "cell", root / "tmp", root / "outside", precious, confinement, others)
 
 
 # ---- what is refused
@@ -506,7 +511,7 @@ def test_stop_takes_the_daemons_along(place: Place, way: str, grace_s: float) ->
     child.stop(grace_s)
     assert time.monotonic() - before < grace_s + 2
     assert not alive(pid)
-    assert descendants(os.getpid()) == []
+    assert place.children() == []
 
 
 @pytest.mark.usefixtures("no_strays")
@@ -515,7 +520,7 @@ def test_stop_at_any_moment_leaves_nobody(place: Place) -> None:
         child = place.start(*daemon_argv(place, "stay"), way="none")
         time.sleep(after_ms / 1000)
         child.stop(0)
-        assert descendants(os.getpid()) == []
+        assert place.children() == []
 
 
 @WAYS

@@ -18,7 +18,7 @@ import pytest
 import orchgit
 from orchgit.git.door import object_stores
 from orchgit.sandbox import Confinement, Network, Overlay, bwrap, overlay_works, seatbelt
-from orchgit.sandbox.keeper import LIMIT_PASSED, descendants
+from orchgit.sandbox.keeper import LIMIT_PASSED
 from orchgit.sandbox.secrets import secrets
 from tests.edges.test_sandbox import (
     BWRAP,
@@ -235,7 +235,7 @@ def test_too_many_processes_end_all_of_them(place: Place, way: str) -> None:  # 
     many = place.start("sh", "-c", script, "40", way=way, confinement=limited).finish(deadline_s=20)
     assert many.returncode == LIMIT_PASSED
     assert b"processes, and the limit is 20: everything was ended" in many.stderr
-    assert descendants(os.getpid()) == []
+    assert place.children() == []
 
 
 @WAYS

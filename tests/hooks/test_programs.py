@@ -51,7 +51,7 @@ def test_what_to_type_exists() -> None:
     named = set(re.findall(r"`orchgit ([a-z-]+)|orchgit: to .*: orchgit ([a-z-]+)", told))
     commands = {first or second for first, second in named}
     assert "clean" in commands
-    assert commands <= set(COMMANDS) | {"fetch"}
+    assert commands <= set(COMMANDS)
 
 
 def test_every_hook_of_the_guard_is_shipped_twice() -> None:

@@ -25,11 +25,11 @@ import re
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from orchgit.agents.scripted import load_playbook, turns_of
 
@@ -215,6 +215,8 @@ def events_of(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 class MessagesServer:
     """`with MessagesServer(book) as server: server.url, server.requests`."""
 
+    handler: ClassVar[type[_Handler]]
+
     def __init__(
         self, book: Mapping[str, Any], *, port: int = 0, log: Path | None = None, key: str | None = None
     ) -> None:
@@ -228,7 +230,7 @@ class MessagesServer:
         self.closing = threading.Event()
         server = self
 
-        class Handler(_Handler):
+        class Handler(self.handler):  # type: ignore[name-defined, misc] # one per server, with its owner
             owner = server
 
         self.http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
@@ -300,7 +302,7 @@ class _Handler(BaseHTTPRequestHandler):
         error: Mapping[str, Any] = turn.get("error", {"times": 0})
         failing = owner.take(f"error {what}", error.get("times", 1 << 30))
         if failing and not error.get("in_stream"):
-            return self.fail(error["status"], error.get("message", "scripted error"), **_headers(error))
+            return self.fail(error["status"], error.get("message", "scripted error"), **headers_of(error))
         cut = turn.get("cut", {"times": 0})
         cut = {"times": 1} if cut is True else cut
         cutting = owner.take(f"cut {what}", cut.get("times", 1))
@@ -313,6 +315,9 @@ class _Handler(BaseHTTPRequestHandler):
         if failing:
             kind = ERROR_TYPES.get(error["status"], "api_error")
             events.append({"type": "error", "error": {"type": kind, "message": error.get("message", "scripted")}})
+        return self.stream(events, cut=cutting and not cut.get("clean"))
+
+    def stream(self, events: Sequence[Mapping[str, Any]], *, cut: bool = False) -> None:
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
@@ -321,16 +326,15 @@ class _Handler(BaseHTTPRequestHandler):
             for event in events:
                 data = f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
                 self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
-            if cutting and not cut.get("clean"):
+            if cut:
                 self.wfile.write(b"ff\r\nevent: content_bl")
                 self.wfile.flush()
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
-                return None
+                return
             self.wfile.write(b"0\r\n\r\n")
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True  # the client has gone away, as a stopped one does
-        return None
 
     def fail(self, status: int, message: str, **headers: str) -> None:
         kind = ERROR_TYPES.get(status, "api_error")
@@ -351,8 +355,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
 
-def _headers(error: Mapping[str, Any]) -> dict[str, str]:
+def headers_of(error: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(error[name]) for name in ("retry_after", "retry_after_ms", "x_should_retry") if name in error}
+
+
+MessagesServer.handler = _Handler
 
 
 def main() -> None:

@@ -1,0 +1,442 @@
+"""A coding agent that is a program of its own, run without a terminal: what Claude Code and Codex have in common.
+
+The program runs whole inside the sandbox, unmodified, with its service in reach and the one credential that it needs
+there. What differs between programs is a `Dialect`: how a turn is started, and what a line of the stream means. One
+`converse` is one job: a turn, and in the same conversation further ones, where it was interrupted, forgot its report,
+or gave one that is not valid.
+
+It must never take an exit status for an ending (both programs exit 0 with nothing done), hold more than a line of
+output, leave anything running, or write a credential down. Read `converse` first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from orchgit.agents import Job, Outcome, ResultTool, Status, Usage, handin
+from orchgit.agents.anthropic_api import strict_schema
+from orchgit.agents.budget import Spent, purse_of
+from orchgit.agents.loop import GOES_ON
+from orchgit.agents.toolbox import RESULT_CHARS, shorten
+from orchgit.process import Child
+
+OUTPUT_CAP = 64 << 20  # bytes that one turn may print: an image or two and all tool results, and no flood
+POLL_S = 0.1
+ASK_S = 20  # for a program's word on its version
+LINGER_S = 20.0  # for a program that has said its last word and does not end
+REMINDERS = 1  # for a turn that ended without a result
+CORRECTIONS = 2  # of a result that its parser refuses
+PAUSES_S = (1.0, 10.0)  # before a turn that was interrupted is taken up again; then it has failed
+DENIALS = 5  # told of one tool call
+PROXIES = tuple(name for plain in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY") for name in (plain, plain.lower()))
+
+GO_ON = "You were interrupted. Look at what is there, and go on with your work where you were."
+REMINDER = "You have not delivered your result. Deliver it now, in the form that was asked for: {names}."
+REFUSED = "Your result was not accepted. Deliver it again, with this put right:\n{why}"
+ENDING = """
+How you end here: where the text above speaks of calling {names}, you give your final, structured output instead: an \
+object with {the} {names}, {rule}. Without a way to give structured output, write that object, as JSON, to the file \
+that the environment variable ORCHGIT_RESULT names, and end.
+"""
+
+# Runs inside, before the program. What it is given by standard input, ahead of the prompt, is neither in the command
+# line nor in the environment of the sandbox's own processes: it holds the credential. Only its HOME is written.
+PRELUDE = r"""
+import json, os, sys
+def take(size):
+    data = b""
+    while len(data) < size:
+        piece = os.read(0, size - len(data))
+        if not piece:
+            sys.exit("the launch broke off")
+        data += piece
+    return data
+def placed(word):
+    for name in ("HOME", "TMPDIR"):
+        if word == "$" + name or word.startswith("$" + name + "/"):
+            return os.environ[name] + word[len(name) + 1:]
+    return word
+given = json.loads(take(int(sys.argv[1])))
+home = os.environ["HOME"]
+for name, text in given["files"].items():
+    path = os.path.join(home, name)
+    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w") as file:
+        file.write(text)
+for name, value in given["env"].items():
+    os.environ[name] = placed(value)
+argv = [placed(word) for word in sys.argv[2:]]
+os.execv(argv[0], argv)
+"""
+
+
+@dataclass(frozen=True)
+class Start:
+    """One turn. `files` lie below HOME; a value of `env`, and a word of `argv`, may begin with $HOME or $TMPDIR."""
+
+    argv: tuple[str, ...]
+    prompt: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """`passing`: the same conversation, taken up again, may well get on."""
+
+    status: Status
+    message: str
+    hint: str = ""
+    passing: bool = False
+
+
+class Over(Exception):
+    """The turn is to be stopped at once."""
+
+    def __init__(self, status: Status, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.failure = Failure(status, message, hint)
+
+
+@dataclass
+class Turn:
+    """What is known of a turn; filled by a dialect, line by line."""
+
+    job: Job
+    started: bool = False  # there is a conversation that can be taken up again
+    ended: bool = False  # its last word was said
+    failure: Failure | None = None
+    report: object = None  # its structured output
+    usage: Usage = field(default_factory=lambda: Usage(cost_micro=None))
+    tools: dict[str, tuple[str, str]] = field(default_factory=dict)  # id -> (name, what it is about)
+
+    def say(self, text: str) -> None:
+        if text.strip():
+            self.job.record({"kind": "reply", "text": shorten(text, RESULT_CHARS)})
+
+    def call(self, call_id: str, name: str, about: str, given: Mapping[str, Any]) -> None:
+        if len(self.tools) >= 10_000:
+            raise Over("error", "it called 10000 tools and more")
+        self.tools[call_id] = name, about
+        text = json.dumps(given, ensure_ascii=False)
+        self.job.record({"kind": "call", "id": call_id, "tool": name, "input": shorten(text, RESULT_CHARS)})
+        self.job.progress(one_line(f"{name} {about}"))
+
+    def result(self, call_id: str, ok: bool, text: str, *, refused: bool = False) -> None:
+        """`refused`: by a rule of the program's own. What the sandbox refused stands in the text, and is told too."""
+        name, about = self.tools.get(call_id, ("tool", ""))
+        entry = {"kind": "result", "id": call_id, "tool": name}
+        if refused:
+            self.job.record({**entry, "ok": False, "text": shorten(text, RESULT_CHARS), "refused": True, "path": about})
+            self.job.progress(one_line(f"refused: {name} {about}"))
+            return
+        self.job.record({**entry, "ok": ok, "text": shorten(text, RESULT_CHARS)})
+        for path, words in denied(text, self.job.workdir):
+            what = {"ok": False, "refused": True, "layer": "sandbox", "path": path, "text": words}
+            self.job.record({**entry, **what})
+
+
+class Dialect(Protocol):
+    """One program's way of speaking. A new one for every job."""
+
+    def start(self, prompt: str, conversation: str, spent: Usage) -> Start:
+        """`conversation` "": a new one. `spent`: in this job so far, for limits that the program keeps itself."""
+
+    def hear(self, said: Mapping[str, Any], turn: Turn) -> None:
+        """One line of the stream. KeyError, TypeError and the like for a line that is not what it should be."""
+
+    def silent(self, code: int, stderr: str, turn: Turn) -> Failure:
+        """It ended without its last word."""
+
+    conversation: str
+
+    @property
+    def memory(self) -> Mapping[str, Any]:
+        """Kept with the conversation, for the job that takes it up."""
+
+
+def converse(job: Job, dialect: Dialect) -> Outcome:
+    """The whole job. Blocks; raises OrchgitError only for what `launch` may."""
+    talk = _Talk(job, dialect)
+    outcome = replace(talk.run(), usage=talk.usage, conversation=dialect.conversation)
+    job.record({"kind": "end", "status": outcome.status, "message": outcome.message, "usage": vars(outcome.usage)})
+    return outcome
+
+
+class _Talk:
+    def __init__(self, job: Job, dialect: Dialect) -> None:
+        self.job, self.dialect = job, dialect
+        self.usage = Usage(cost_micro=0)
+        self.purse = job.purse or purse_of(job.limits)
+        self.until_s = job.clock() + job.limits.seconds
+        self.results = {result.name: result for result in job.results}
+        self.known = bool(job.session)  # whether there is a conversation to take up
+
+    def run(self) -> Outcome:
+        prompt = (self.job.answer or GO_ON) if self.job.session else self.job.brief
+        interrupted = reminded = corrected = 0
+        while True:
+            turn = self.turn(prompt)
+            failure = turn.failure
+            if failure is not None and failure.passing and interrupted < len(PAUSES_S):
+                self.job.record({"kind": "retry", "message": failure.message})
+                self.job.progress(one_line(f"interrupted ({failure.message}); taking it up again"))
+                failure = self.wait(PAUSES_S[interrupted])
+                interrupted += 1
+                prompt = GO_ON if turn.started else prompt
+                if failure is None:
+                    continue
+            if failure is not None:
+                kept = self.session() if failure.status in GOES_ON and self.known else b""
+                return Outcome(failure.status, None, failure.message, failure.hint, session=kept)
+            try:
+                found = self.delivered(turn.report)
+            except ValueError as error:
+                if corrected == CORRECTIONS:
+                    return Outcome("no_report", None, f"its result was not valid, at last: {error}")
+                corrected += 1
+                prompt = REFUSED.format(why=error)
+                self.job.record({"kind": "reminder", "text": prompt})
+                continue
+            if found is not None:
+                self.job.progress(f"{found[0]}: delivered")
+                return Outcome("done", found, session=self.session() if self.results[found[0]].pauses else b"")
+            if reminded == REMINDERS:
+                return Outcome("no_report", None, "it stopped without delivering its result")
+            reminded += 1
+            prompt = REMINDER.format(names=", ".join(self.results))
+            self.job.record({"kind": "reminder", "text": prompt})
+
+    def session(self) -> bytes:
+        return json.dumps({"conversation": self.dialect.conversation, **self.dialect.memory}).encode()
+
+    def delivered(self, report: object) -> tuple[str, Mapping[str, Any]] | None:
+        """(result tool, its input): what was handed in by file when that asks for something, else as structured output,
+        else by file. None when there is neither; ValueError with words that the agent can act on."""
+        left = handin.take(self.job.handin(), self.job.results)
+        if report is None or (left is not None and self.results[left[0]].pauses):
+            return left
+        given = {k: v for k, v in report.items() if v is not None} if isinstance(report, Mapping) else {}
+        if len(given) != 1 or not set(given) <= set(self.results):
+            raise ValueError(
+                f"it must be an object in which exactly one of these is not null: {', '.join(self.results)}"
+            )
+        ((name, value),) = given.items()
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{name} must be an object")
+        self.results[name].parse(value)
+        return name, value
+
+    def turn(self, prompt: str) -> Turn:
+        """Start the program, listen to it until it ends or is stopped."""
+        turn = Turn(self.job)
+        start = self.dialect.start(prompt, self.dialect.conversation if self.known else "", self.usage)
+        given = json.dumps({"env": dict(start.env), "files": dict(start.files)}).encode()
+        argv = [sys.executable, "-I", "-S", "-c", PRELUDE, str(len(given)), *start.argv]
+        try:
+            child = self.job.launch(argv)
+        except OSError as error:
+            turn.failure = Failure("error", f"it could not be started: {error}")
+            return turn
+        self.job.record({"kind": "request"})
+        feeder = threading.Thread(
+            target=_feed, args=(child, given + start.prompt.encode("utf-8", "replace")), daemon=True
+        )
+        feeder.start()
+        try:
+            code, stderr = self.listen(child, turn)
+            if not turn.ended and turn.failure is None:
+                turn.failure = self.dialect.silent(code, stderr, turn)
+        except Over as over:
+            turn.failure = over.failure
+        finally:
+            with suppress(TimeoutError):  # stuck in the kernel; nothing more can be done from here
+                child.stop()
+        self.known = self.known or turn.started
+        self.count(turn)
+        return turn
+
+    def listen(self, child: Child, turn: Turn) -> tuple[int, str]:
+        """(exit status, the end of stderr), once its output has ended."""
+        heard = 0
+        since_s: float | None = None  # when it said its last word
+        while True:
+            self.check(turn)
+            try:
+                line = child.readline(POLL_S)
+            except TimeoutError:
+                if turn.ended and since_s is None:
+                    since_s = self.job.clock()
+                if since_s is not None and self.job.clock() - since_s > LINGER_S:
+                    self.job.record({"kind": "lingers", "message": "it has said its last word, and is ended"})
+                    return 0, ""
+                continue
+            except OSError as error:
+                raise Over("error", f"its output cannot be read: {error}") from None
+            if not line:
+                break
+            since_s = None
+            heard += len(line)
+            if heard > OUTPUT_CAP:
+                raise Over("error", f"it printed more than {OUTPUT_CAP >> 20} MB")
+            self.hear(line, turn)
+        ended = child.finish(deadline_s=2 if turn.ended else 10)
+        return ended.returncode, ended.stderr.decode("utf-8", "replace").strip()[-2000:]
+
+    def hear(self, line: bytes, turn: Turn) -> None:
+        text = line.decode("utf-8", "replace")
+        try:
+            said = json.loads(text)
+            if not isinstance(said, dict):
+                raise ValueError("not an object")
+            self.dialect.hear(said, turn)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            # Not ours to mend, and no reason to lose the work: what counts is the last word, and git.
+            self.job.record({"kind": "noise", "why": repr(error)[:200], "text": shorten(text, 2000)})
+
+    def check(self, turn: Turn) -> None:
+        if self.job.stop.is_set():
+            raise Over("stopped", "the engine asked it to stop")
+        if self.job.clock() >= self.until_s:
+            raise Over("time", f"the time limit of {self.job.limits.seconds} s was reached")
+        limits, now = self.job.limits, added(self.usage, turn.usage)
+        if now.calls > limits.turns:
+            raise Over("turns", f"the limit of {limits.turns} turns was reached")
+        if limits.tokens is not None and now.input + now.output + now.cache_read + now.cache_write > limits.tokens:
+            raise Over("budget", f"the limit of {limits.tokens} tokens was reached")
+
+    def count(self, turn: Turn) -> None:
+        self.usage = added(self.usage, turn.usage)
+        self.job.record({"kind": "turn ended", "total": vars(self.usage)})
+        try:
+            self.purse.spend(turn.usage)
+        except Spent as spent:
+            if turn.report is None and (turn.failure is None or turn.failure.passing):
+                turn.failure = Failure(spent.status, spent.words)
+
+    def wait(self, pause_s: float) -> Failure | None:
+        until_s = min(self.job.clock() + pause_s, self.until_s)
+        while self.job.clock() < until_s:
+            if self.job.stop.wait(POLL_S):
+                return Failure("stopped", "the engine asked it to stop")
+        return None
+
+
+def _feed(child: Child, data: bytes) -> None:
+    """In a thread: a program that does not read must not keep us from watching it."""
+    with suppress(OSError):
+        child.send(data)
+    child.end_input()
+
+
+def added(a: Usage, b: Usage) -> Usage:
+    """A sum with a hole in it is no sum: unknown and anything is unknown."""
+    cost = None if a.cost_micro is None or b.cost_micro is None else a.cost_micro + b.cost_micro
+    return Usage(
+        a.calls + b.calls, a.input + b.input, a.output + b.output, a.cache_read + b.cache_read,
+        a.cache_write + b.cache_write, cost,
+    )  # fmt: skip
+
+
+def one_line(text: str) -> str:
+    """For a person watching."""
+    return "".join(c if c.isprintable() else " " for c in text).strip()[:100]
+
+
+# -- the result --------------------------------------------------------------------------------------------
+
+
+def report_schema(results: Sequence[ResultTool]) -> dict[str, Any]:
+    """One object with a property for each way to end, exactly one of them not null.
+
+    As strict as services want it: everything required, nothing else allowed, no alternatives at the top.
+    """
+    defs: dict[str, Any] = {}
+    properties: dict[str, Any] = {}
+    for tool in results:
+        schema = strict_schema({"description": tool.description, **tool.schema})
+        defs |= schema.pop("$defs", {})
+        properties[tool.name] = schema if len(results) == 1 else {"anyOf": [schema, {"type": "null"}]}
+    whole = {"type": "object", "properties": properties, "additionalProperties": False}
+    made: dict[str, Any] = _all_required({**whole, **({"$defs": defs} if defs else {})})
+    return made
+
+
+def _all_required(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_all_required(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    done = {key: _all_required(value) for key, value in schema.items()}
+    if schema.get("type") == "object" and isinstance(schema.get("properties"), dict):
+        done["required"] = list(schema["properties"])
+    return done
+
+
+def ending(results: Sequence[ResultTool]) -> str:
+    """What a system prompt that speaks of tools means to an agent that has none of ours."""
+    names = " and ".join(f"`{result.name}`" for result in results)
+    rule = "exactly one of them not null" if len(results) > 1 else "and nothing else"
+    return ENDING.format(names=names, the="the properties" if len(results) > 1 else "the property", rule=rule)
+
+
+# -- what the sandbox refused --------------------------------------------------------------------------------
+
+_WHY = r"(?:Permission denied|Read-only file system|permission denied|read-only file system)"
+_DENIED = re.compile(
+    # A redirection of a shell's; "cannot touch 'x'"; Python; Node.
+    rf"(?:\bline \d+: |\bsh: \d+: |\bcannot [a-z ]+ )(?P<a>[^\n:]{{1,300}}): {_WHY}$"
+    rf"|Errno (?:13|30)\] {_WHY}: (?P<b>'[^'\n]{{1,300}}')"
+    rf"|(?:EACCES|EROFS): {_WHY}, \w+ (?P<c>'[^'\n]{{1,300}}')"
+    rf"|(?P<d>[^\s:'\"]{{1,300}}): Read-only file system",
+    re.MULTILINE,
+)
+
+
+def denied(text: str, workdir: str) -> Iterable[tuple[str, str]]:
+    """(path, the words) of writes that failed, as far as a tool's output tells: a claim, for the log to show."""
+    seen: dict[str, str] = {}
+    for found in _DENIED.finditer(text[:RESULT_CHARS]):
+        path = next(part for part in found.groups() if part).strip("'‘’\"").removeprefix("create ")
+        path = os.path.relpath(os.path.join(workdir, path), workdir)
+        seen.setdefault(path, found[0][-200:])
+        if len(seen) == DENIALS:
+            break
+    return seen.items()
+
+
+# -- endings and credentials -----------------------------------------------------------------------------
+
+
+def environment(names: Iterable[str]) -> dict[str, str]:
+    """Those of the user's variables that are set, by an explicit list; and the proxies'."""
+    return {name: os.environ[name] for name in (*names, *PROXIES) if os.environ.get(name)}
+
+
+def asked(*argv: str) -> str:
+    """What a program of the user's says; "" when it says nothing, or does not come to an end."""
+    try:
+        done = subprocess.run(argv, capture_output=True, check=False, timeout=ASK_S, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return (done.stdout or done.stderr).decode("utf-8", "replace").strip()
+
+
+def silence(code: int, stderr: str, turn: Turn) -> Failure:
+    """It ended without its last word. Both exit 0 when they are interrupted, and say nothing."""
+    if code == 0:
+        return Failure("error", "it ended with exit status 0 and without a last word", passing=True)
+    if code < 0 or code > 128:
+        return Failure("error", f"it was killed by signal {-code if code < 0 else code - 128}", passing=True)
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    said = next((line for line in lines if "rror" in line), lines[-1] if lines else "without a word")
+    return Failure("error", f"it ended with exit status {code}: {said[:500]}", passing=turn.started)
