@@ -304,6 +304,7 @@ class _Run:
             # Also for who reads the transcript of an engine that died in the middle of the call.
             self.job.record({"kind": "request", "tokens": reserved.tokens, "micro": reserved.micro})
             of: Usage | None = None
+            reply: Reply | None = None
             whole = False
             try:
                 reply = self.model.reply(self.conversation, self.told, self.job, Allowance(reserved.output, self._over))
@@ -334,6 +335,8 @@ class _Run:
                 self.job.progress("the reply broke off; asking again")
             finally:
                 self._settle(reserved, of, whole=whole)
+                if reply is None:
+                    self.job.record({"kind": "no reply", "total": _usage(self.usage)})
 
     def _wait_or_end(self, busy: Busy, waits: int) -> None:
         wait_s = 0.5 * 2 ** (waits - 1) if busy.retry_after_s is None else busy.retry_after_s
@@ -359,8 +362,6 @@ class _Run:
         unsure = (0, 0) if whole else (max(0, reserved.tokens - tokens), max(0, reserved.micro - (cost or 0)))
         self.usage = plus(self.usage, replace(known, cost_micro=cost, unsure_tokens=unsure[0], unsure_micro=unsure[1]))
         self.purse.settle(reserved, known.calls, tokens + unsure[0], (cost or 0) + unsure[1])
-        if of is None or not whole or not of.calls:
-            self.job.record({"kind": "no reply", "total": _usage(self.usage)})
 
     # The calls of one reply
 

@@ -126,14 +126,17 @@ def test_an_engine_that_died_has_spent_what_it_has_spent(world: World) -> None:
         assert (blocker["cause_kind"], blocker["about"]) == ("budget", "api")
         assert "assignment api: $" in stopped.err
         assert f"orchgit raise {world.name}/api --usd" in stopped.err
-        assert "$0.30, at most $0.3" in world.run("status").out
+        assert (
+            "api-agent        work/api attempt 1 $0.30, at most $0.40 more for calls that broke off"
+            in world.run("status").out
+        )
 
 
 def test_a_price_that_nobody_knows_is_no_price_of_nothing(world: World) -> None:
     world.put({".orchestration/config.toml": '[budget]\ncost_usd = 1.00\n[agents]\nmodel = "claude-next-9"\n'})
     with served(world, two_workers()) as server:
         refused = world.run(*start(world), code=2)
-        assert "what orchestrator costs is unknown" in refused.err
+        assert "what api-agent costs is unknown" in refused.err
         assert '[prices."claude-next-9"]' in refused.err
         assert "limit tokens instead" in refused.err
         assert not world.names()

@@ -113,6 +113,7 @@ def test_killed_in_a_wait_the_next_engine_waits_on(world: World) -> None:
 def test_patience_ends_at_a_human(world: World) -> None:
     """A wait that is longer than the configuration allows stops the run, and says for how long it would have been."""
     book = two({**turn(bash("cat src/api/a.py")), **limited(529, 7200)})
+    book.jobs |= {"work/api/2": two().jobs["work/api/1"], "work/web/2": book.jobs["work/web/1"]}
     world.put({".orchestration/config.toml": "[agents]\npatience_s = 600\n"})
     with served(world, book) as server:
         said = world.run(*start(world), code=5).err
