@@ -475,7 +475,7 @@ class _Toolbox:
                     self.sent[one.id] = self.asked
                     request = {"id": self.asked, "tool": one.name, "input": dict(one.input)}
                     self.child.send(json.dumps(request).encode() + b"\n")
-            line = self._answer_line(self.child, self.sent[call.id], self.job.clock() + wait_s, check)
+            line = self._answer_line(self.child, self.sent.pop(call.id), self.job.clock() + wait_s, check)
         except TimeoutError:
             self.close()
             return False, f"{call.name} did not end within {wait_s:.0f} s and was stopped"
