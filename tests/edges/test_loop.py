@@ -67,7 +67,7 @@ def test_long_work_is_kept_short_in_few_steps(bench: Bench) -> None:
     """Each time the prefix changes, the service's cache is lost: seldom, and then much."""
     (bench.tree / "long").write_text("word\n" * 1500)
     turns = [turn(bash(f"cat long # {n}")) for n in range(14)]
-    outcome = bench.api(*turns, DONE, options={"long_context": "16000"})
+    outcome = bench.api(*turns, DONE, options={"long_context": "24000"})
     assert outcome.status == "done"
     steps = len(bench.entries("cleared"))
     assert 1 <= steps <= 3
