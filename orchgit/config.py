@@ -22,8 +22,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from orchgit.agents import BACKENDS, Limits, Role
-from orchgit.agents.command import PLACES, PREFIX
+from orchgit.agents import BACKENDS, COMMAND, COMMAND_PLACES, Limits, Role
 from orchgit.core.errors import Kind, OrchgitError
 from orchgit.core.events import Budget as Limit
 from orchgit.core.events import Grant, Settings
@@ -58,16 +57,18 @@ def _file(text: str) -> str:
 
 
 def _backend(text: str) -> str:
-    if text and text not in BACKENDS and not text.startswith(PREFIX):
+    if text and text not in BACKENDS and not text.startswith(COMMAND):
         raise ValueError(f"there is no such backend{_near(text, BACKENDS)}; one of: {', '.join(BACKENDS)}")
     return text
 
 
 def _argv(words: tuple[str, ...]) -> tuple[str, ...]:
     """A misspelled placeholder would be handed on as it is, and the program would work without its brief."""
-    unknown = [name for word in words for name in re.findall(r"\{([a-z_]+)\}", word) if name not in PLACES]
+    unknown = [name for word in words for name in re.findall(r"\{([a-z_]+)\}", word) if name not in COMMAND_PLACES]
     if unknown:
-        raise ValueError(f"there is no {{{unknown[0]}}}; there are {', '.join(f'{{{name}}}' for name in PLACES)}")
+        raise ValueError(
+            f"there is no {{{unknown[0]}}}; there are {', '.join(f'{{{name}}}' for name in COMMAND_PLACES)}"
+        )
     return words
 
 
@@ -94,6 +95,7 @@ Pattern = Annotated[str, AfterValidator(_pattern)]
 LocalFile = Annotated[str, AfterValidator(_file)]
 BackendName = Annotated[str, AfterValidator(_backend)]
 Reach = Literal["none", "loopback", "open"]
+ShipMode = Literal["none", "merge", "pr"]
 AgentReach = Literal["auto", "none", "loopback", "open"]
 Turns = Annotated[int, Field(ge=1, le=10_000)]
 Seconds = Annotated[int, Field(ge=1, le=604_800)]
@@ -253,14 +255,26 @@ class Watch(_Section):
 
 
 class Ship(_Section):
-    mode: Literal["none", "merge"] = "none"
+    mode: ShipMode = "none"
+
+
+class Forge(_Section):
+    """`remote` "": the one that is a repository of the forge. `poll_s`: how often it is asked while a human is waited
+    for."""
+
+    kind: Literal["local", "github"] = "local"
+    remote: str = ""
+    plan: Literal["off", "comment"] = "off"
+    review: Literal["ship", "worker"] = "ship"
+    poll_s: Annotated[int, Field(ge=1, le=3600)] = 20
 
 
 class Log(_Section):
-    """`sign`: a key of SSH, absolute once loaded; "" signs nothing."""
+    """`sign`: a key of SSH, absolute once loaded; "" signs nothing. `tag`: the seal of a run gets a tag."""
 
     publish_all: bool = False
     sign: str = ""
+    tag: bool = False
 
 
 class Notify(_Section):
@@ -284,13 +298,16 @@ class Config(_Section):
     checks: Checks = Checks()
     watch: Watch = Watch()
     ship: Ship = Ship()
+    forge: Forge = Forge()
     log: Log = Log()
     notify: Notify = Notify()
 
     def settings(
-        self, *, approval: Literal["human", "policy"], ship: Literal["none", "merge"] | None = None
-    ) -> Settings:
-        """What decisions depend on. `ship` is the command line's word; None: as configured."""
+        self, *, approval: Literal["human", "policy"], ship: ShipMode | None = None, repository: str = "",
+        issue: int = 0,
+    ) -> Settings:  # fmt: skip
+        """What decisions depend on. `ship` is the command line's word; None: as configured. `repository` and `issue`:
+        at the forge, where there is one."""
         own = self.budget
         return Settings(
             attempts=self.run.attempts,
@@ -306,6 +323,11 @@ class Config(_Section):
             assignment_budget=Limit(
                 _micro(own.assignment_cost_usd), own.assignment_tokens, own.assignment_turns, own.assignment_seconds
             ),
+            forge=self.forge.kind,
+            repository=repository,
+            issue=issue,
+            plan=self.forge.plan,
+            review=self.forge.review,
         )
 
     def agent(self, name: str) -> Agent:
@@ -332,8 +354,8 @@ class Config(_Section):
             given = {"playbook": self.scripted.playbook}
         elif backend == "human":
             given = {"deadline_s": str(self.human.deadline_s)}
-        elif backend.startswith(PREFIX) and backend in self.backends:
-            given = {"entry": dict(self.command.by_name)[backend.removeprefix(PREFIX)].model_dump_json()}
+        elif backend.startswith(COMMAND) and backend in self.backends:
+            given = {"entry": dict(self.command.by_name)[backend.removeprefix(COMMAND)].model_dump_json()}
         return {key: value for key, value in given.items() if value}
 
     def _prices(self) -> str:
@@ -347,7 +369,7 @@ class Config(_Section):
     @property
     def backends(self) -> tuple[str, ...]:
         """All that can be chosen here, by the name that chooses it."""
-        described = (f"{PREFIX}{name}" for name, _ in self.command.by_name)
+        described = (f"{COMMAND}{name}" for name, _ in self.command.by_name)
         return (*(name for name in BACKENDS if name != "command"), *described)
 
     def to_json(self) -> str:
@@ -431,12 +453,12 @@ def _known_commands(config: Config, text: str) -> None:
     chosen = [(["agents", "backend"], config.agents.backend)]
     chosen += [(["agents", name, "backend"], agent.backend or "") for name, agent in config.agents.by_name]
     for path, backend in chosen:
-        if backend.startswith(PREFIX) and backend not in config.backends:
+        if backend.startswith(COMMAND) and backend not in config.backends:
             line = _line(text, path)
             where = CONFIG_PATH + (f", line {line}" if line else "")
             near = _near(backend, config.backends)
             raise OrchgitError(
-                Kind.USAGE, f"{where}: there is no [command.{backend.removeprefix(PREFIX)}]{near}", "",
+                Kind.USAGE, f"{where}: there is no [command.{backend.removeprefix(COMMAND)}]{near}", "",
                 f"describe it there; known: {', '.join(config.backends)}",
             )  # fmt: skip
 

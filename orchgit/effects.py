@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -27,15 +27,17 @@ from orchgit.config import Config
 from orchgit.core import events as e
 from orchgit.core.audit import merge_trailers
 from orchgit.core.decide import ENGINE
-from orchgit.core.errors import OrchgitError
+from orchgit.core.errors import Kind, OrchgitError
 from orchgit.core.handlers import MAX_ASKS
 from orchgit.core.plan import Plan, imprecise, order, problems, upstream
 from orchgit.core.plan import printable as shown
 from orchgit.core.review import same
 from orchgit.core.scope import Scope, hook_rules
 from orchgit.core.state import Run, branch
-from orchgit.git import cells, gate, merges, totals, trees
+from orchgit.forge_out import Writer
+from orchgit.git import cells, conventions, gate, merges, totals, trees
 from orchgit.git.door import Door, GitError, Missing
+from orchgit.git.facts import author_of
 from orchgit.git.harvest import is_whiteout
 from orchgit.git.user import UserRepo
 from orchgit.sandbox import Sandbox
@@ -43,6 +45,7 @@ from orchgit.sandbox.canary import Probe
 from orchgit.watch import Sighting, Watch, Watchdog
 
 OUTLINE_FILES = 400
+MAX_COPIED_BYTES, MAX_COPIED_FILES = 1024**3, 100_000  # of a cell that git could not read
 MAX_LISTED_BYTES = 40_000  # of the violations in one event, as JSON
 
 
@@ -79,6 +82,7 @@ class World:
     state: Path  # where this run's cells are
     watchdog: Watchdog
     overlay: bool = False  # whether cells are overlays on one checkout of the run's base
+    writer: Callable[[], Writer] | None = None  # to the forge, where the run has one
     watches: dict[tuple[str, int], Watch] = field(default_factory=dict)
     stops: dict[int, threading.Event] = field(default_factory=dict)
     guards: dict[tuple[str, int], Guard] = field(default_factory=dict)
@@ -139,6 +143,8 @@ def _unable(world: World, event: e.Event, why: str) -> e.Draft:
             done = e.MergeStale(body.land, body.assignment, "", why)
         case e.ShipRequested():
             done = e.ShipObserved(body.ref, "", why)
+        case e.ForgeRequested():
+            done = e.ForgeFailed(body.key, why)
         case _:
             done = e.AgentFailed("unavailable", why)
     return e.Draft(done, ENGINE, event.seq)
@@ -174,6 +180,8 @@ def _perform(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
             return _synthesis(world, run, event, emit)
         case e.ShipRequested():
             done = observe(world.door, body.ref, run.tip)
+        case e.ForgeRequested():
+            done = _outward(world, run, event, body)
         case _:
             raise TypeError(f"{body.type} is not a request")
     return e.Draft(done, ENGINE, event.seq)
@@ -221,11 +229,11 @@ def _cell(world: World, run: Run, event: e.Event, body: e.CellRequested) -> e.Bo
             if found not in ours:
                 return e.CellFailed(name, body.attempt, f"{ref} was moved to {found} by somebody else")
             door.swap([(ref, start, found)], f"orchgit: attempt {body.attempt} starts")
-        door.barrier()
         cell = cells.make(door, cell.root, start, branch=ref, who=work.spec.worker, base=world.base(run))
         missing = cells.copy_in(cell, world.repo.root, world.agents.config.cells.copied)
         githooks.install_cell(str(cell.git), hook_rules(work.spec.scope), base=start, branch=ref)
         probes = _tried(world, cell, work.spec.scope, work.spec.worker)
+        door.barrier(cell.root)  # a file of the base that a power cut empties would be the worker's change
     except merges.Stale as error:
         paths = ", ".join(map(shown, error.paths))
         return e.CellFailed(name, body.attempt, f"the dependencies' work cannot be joined, at: {paths}")
@@ -307,17 +315,39 @@ def _repositories(changes: Sequence[trees.Change]) -> bool:
 def _copy_out(world: World, cell: cells.Cell, name: str, attempt: int) -> str:
     """What git could not read must not be lost with the cell: the files themselves stay, beside the log."""
     kept = world.agents.store.path / "salvage" / f"{name}-{attempt}"
+    room = _Room()
     try:
-        # Of an overlay the files that it changed; what only says that one is gone is left out.
-        shutil.copytree(cell.top, kept, symlinks=True, dirs_exist_ok=True, ignore=_whiteouts)
-    except (OSError, RecursionError) as error:
+        shutil.copytree(
+            cell.top, kept, symlinks=True, dirs_exist_ok=True, ignore=room.whiteouts, copy_function=room.copy
+        )
+    except (OSError, RecursionError, _Full) as error:
         # One that cannot be copied (a pipe, a socket) does not keep the others from it.
         return f"its files are in {kept}, but not all of them: {error}"[:400]
     return f"its files are in {kept}"[:400]
 
 
-def _whiteouts(folder: str, names: list[str]) -> list[str]:
-    return [name for name in names if is_whiteout(os.lstat(os.path.join(folder, name)))]
+class _Full(Exception):
+    pass
+
+
+class _Room:
+    """How much is copied out, at most: a worker must not fill the disk of the log with what it leaves behind."""
+
+    def __init__(self) -> None:
+        self._bytes, self._files = MAX_COPIED_BYTES, MAX_COPIED_FILES
+
+    def whiteouts(self, folder: str, names: list[str]) -> list[str]:
+        """Of an overlay only the files that it changed: what says that one is gone is left out."""
+        self._files -= len(names)
+        if self._files < 0:
+            raise _Full(f"more than {MAX_COPIED_FILES} files")
+        return [name for name in names if is_whiteout(os.lstat(os.path.join(folder, name)))]
+
+    def copy(self, there: str, here: str) -> None:
+        self._bytes -= os.lstat(there).st_size
+        if self._bytes < 0:
+            raise _Full(f"more than {MAX_COPIED_BYTES} bytes")
+        shutil.copy2(there, here, follow_symlinks=False)
 
 
 # -- a worker --------------------------------------------------------------------------------------------
@@ -349,11 +379,13 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
         through = _reconfine(world, cell, run, name)
         if through:
             return e.Draft(e.AgentFailed("error", through), ENGINE, event.seq)
+    assert run.started is not None
+    told = conventions.read(world.door, run.started.base, [root.path for root in scope.roots()])
     lowers = tuple(map(str, cell.lowers))
     watch = world.watchdog.watch(str(cell.top), scope.allows, sighted, ignore=_own_temporary, lowers=lowers)
     world.watches[name, attempt] = watch
     outcome, report = world.agents.run(
-        role="worker", purpose="work", name=body.member, key=brief.key(run, body), brief=brief.work(run, name),
+        role="worker", purpose="work", name=body.member, key=brief.key(run, body), brief=brief.work(run, name, told),
         place=place, stop=stop, cause=event.seq, emit=emit, scope_of=(name, attempt),
         session=world.agents.store.blob(body.session) if body.session else b"", answer=work.answer,
         scope=(work.spec.allow, work.spec.deny), assignment=name, waiting=run.waits.get(event.seq),
@@ -361,6 +393,7 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
                 and seq != event.seq],
     )  # fmt: skip
     watch.settle()
+    world.door.barrier(cell.root)  # what it says that it did is there, whatever happens to the machine
     if watch.incomplete:
         emit(e.Draft(e.WatchIncomplete(name, attempt, "; ".join(watch.reasons)[:500]), ENGINE, event.seq))
     if guard.stopped and outcome.status == "stopped":
@@ -442,19 +475,21 @@ def _listed(found: Sequence[e.Violation]) -> tuple[e.Violation, ...]:
 def _gate(world: World, run: Run, event: e.Event, body: e.GateRequested, emit: Emit) -> e.Body:
     name, attempt, door = body.assignment, body.attempt, world.door
     work = run.works[name]
-    start, spec = work.attempts[-1].start, work.spec
+    start, spec, hand = work.attempts[-1].start, work.spec, work.attempts[-1].hand
     _unwatch(world, name, attempt)
 
     def failed(found: Sequence[e.Violation], salvage: str) -> e.Body:
         return e.GateFailed(name, attempt, _listed(found), len(found), salvage)
 
     try:
-        left = cellrun.harvest(
+        left = _pushed(world, run, name, hand) if hand else cellrun.harvest(
             door, world.agents.sandbox, world.cell(name, attempt), start, merges.git_date(event.time)
-        )
+        )  # fmt: skip
     except gate.BadPack as error:
         kept = _copy_out(world, world.cell(name, attempt), name, attempt)
         return failed([e.Violation("", f"{str(error)[:500]}; {kept}")], "")
+    except OrchgitError as error:
+        return failed([e.Violation("", f"{error.what}: {error.why}"[:1000])], "")
     salvage = (_salvage_ref(run, name, attempt), left.commit, None)
     base_tree = door.tree_of(start)
     judged = cellrun.judged(door, spec.scope, base_tree, left.tree, spec.outputs)
@@ -466,10 +501,11 @@ def _gate(world: World, run: Run, event: e.Event, body: e.GateRequested, emit: E
             _copy_out(world, world.cell(name, attempt), name, attempt)
         return failed(found, left.commit)
     text = merges.message(
-        spec.title, work.report.summary if work.report else "",
+        spec.title, "Pushed by hand." if hand else work.report.summary if work.report else "",
         {"Orchgit-Run": run.id, "Orchgit-Assignment": name, "Orchgit-Attempt": str(attempt)},
     )  # fmt: skip
-    author = f"{spec.worker} <{spec.worker}@orchgit.invalid>"
+    by_hand = author_of(door, hand) if hand else ""
+    author = by_hand or f"{spec.worker} <{spec.worker}@orchgit.invalid>"
     commit = door.write_commit(tree, (start,), text, merges.git_date(event.time), author)
     ref = branch(run.id, name)
     # After a crash between the swap and its outcome the branch is there already: the same commit, by construction.
@@ -484,7 +520,17 @@ def _gate(world: World, run: Run, event: e.Event, body: e.GateRequested, emit: E
             return failed([e.Violation("", f"{ref} was moved to {found_at} by somebody else")], left.commit)
         door.swap([salvage, (ref, commit, "")], reason)  # deleted by hand: it is ours to make again
     door.barrier()
-    return e.GatePassed(name, attempt, commit, tree, len(changes), left.commit)
+    return e.GatePassed(name, attempt, commit, tree, len(changes), left.commit, by_hand)
+
+
+def _pushed(world: World, run: Run, name: str, hand: str) -> gate.Snapshot:
+    """What somebody pushed onto its branch at the forge. Raises OrchgitError where it cannot be had."""
+    assert world.writer is not None
+    world.writer().bring(branch(run.id, name), _salvage_ref(run, name, run.works[name].attempt))
+    try:
+        return gate.Snapshot(hand, world.door.tree_of(hand))
+    except Missing:
+        raise OrchgitError(Kind.NO, f"{hand} is not on its branch any more", "somebody pushed something else") from None
 
 
 # -- checks and merges -----------------------------------------------------------------------------------
@@ -584,8 +630,8 @@ def _swap(world: World, run: Run, body: e.MergeRequested) -> e.Body:
             door.swap([(body.ref, body.new, old)], f"orchgit: {body.land} {body.assignment}".rstrip())
         except GitError as error:
             found = door.ref(body.ref)
-            if found == old:  # where it was: it is not the ref that is in the way
-                return e.MergeStale(body.land, body.assignment, found, str(error)[:1000])
+            if (found or "") == old:  # where it was: it is not the ref that is in the way
+                return e.MergeStale(body.land, body.assignment, old, str(error)[:1000])
             if found != body.new:
                 return e.MergeStale(body.land, body.assignment, found or "")
     door.barrier()
@@ -610,6 +656,16 @@ def observe(door: Door, ref: str, tip: str = "") -> e.ShipObserved:
             why = f"{ref} is checked out in {place}, and no checkout of yours is touched; merge it there yourself"
             return e.ShipObserved(ref, old, why)
     return e.ShipObserved(ref, old, "")
+
+
+def _outward(world: World, run: Run, event: e.Event, body: e.ForgeRequested) -> e.Body:
+    """What a forge does not take is an outcome: the work goes on, and a human is told."""
+    assert world.writer is not None
+    try:
+        return world.writer().write(run, event)
+    except OrchgitError as error:
+        why = ": ".join(filter(None, (error.what, error.why)))
+        return e.ForgeFailed(body.key, why[:1000], error.hint[:500])
 
 
 # -- orchestrator and reviewers --------------------------------------------------------------------------

@@ -25,6 +25,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from orchgit import signatures
 from orchgit.core import events as e
@@ -32,7 +33,7 @@ from orchgit.core.errors import Kind, OrchgitError
 from orchgit.core.run import Run
 from orchgit.eventlog import Store, all_runs, pick, runs_dir
 from orchgit.git import merges
-from orchgit.git.door import Door, GitError, Missing
+from orchgit.git.door import IDENTITY, Door, GitError, Missing
 
 RUNS = "refs/orchgit/runs/"
 FORKS = "refs/orchgit/forks/"
@@ -59,8 +60,13 @@ def due(run: Run) -> bool:
     return run.milestone > tried
 
 
-def checkpoint(door: Door, store: Store, run: Run, *, everything: bool, key: str) -> e.LogCheckpointed:
-    """Publish the log up to the run's last milestone; the note to log. Made already, it is found and not made again."""
+def checkpoint(
+    door: Door, store: Store, run: Run, *, everything: bool, key: str, tag: bool = False
+) -> e.LogCheckpointed:
+    """Publish the log up to the run's last milestone; the note to log. Made already, it is found and not made again.
+
+    `tag`: of a run that completed, first a tag of its seal (`tag_of`).
+    """
     events = store.read()[: run.milestone + 1]
     last = events[-1]
     ref = RUNS + run.id
@@ -75,6 +81,8 @@ def checkpoint(door: Door, store: Store, run: Run, *, everything: bool, key: str
         there = _log_at(door, before) if before else b""
         if there is None:
             before, there = "", b""  # somebody deleted its objects: the events are all here
+        if tag and isinstance(last.body, e.RunCompleted):
+            _tag(door, run, last, key)
         if there.startswith(lines) and found:
             return e.LogCheckpointed(last.seq, last.hash, found)
         if not lines.startswith(there):
@@ -112,6 +120,25 @@ def _build(
     return door.write_commit(_tree(door, entries), parents, text, merges.git_date(last.time))
 
 
+def tag_of(run: str) -> str:
+    return f"refs/tags/orchgit/{run}"
+
+
+def _tag(door: Door, run: Run, last: e.Event, key: str) -> None:
+    """On the seal, for who reads git and no log; it names the event that the run ended with. Signed as git signs, so
+    that `git verify-tag` can tell. One that is there and says the same stays."""
+    ref = tag_of(run.id)
+    trailers = {"Orchgit-Run": run.id, "Orchgit-Log": f"{last.seq}@sha256:{last.hash}"}
+    head = f"object {run.tip}\ntype commit\ntag orchgit/{run.id}\ntagger {IDENTITY} {merges.git_date(last.time)}\n\n"
+    text = (head + merges.message(f"Run {run.id}, completed", "", trailers)).encode()
+    found = door.ref(ref)
+    if found and door.read(found)[1].startswith(text):
+        return
+    made = door.write(b"tag", text + (signatures.sign(text, key, namespace="git").encode() if key else b""))
+    door.barrier()
+    door.swap([(ref, made, "")], "orchgit: sealed")
+
+
 def _tree(door: Door, entries: Mapping[bytes, tuple[str, str]]) -> str:
     ordered = sorted(entries.items(), key=lambda item: item[0] + (b"/" if item[1][0] == "40000" else b""))
     return door.write(b"tree", b"".join(m.encode() + b" " + n + b"\0" + bytes.fromhex(o) for n, (m, o) in ordered))
@@ -140,6 +167,8 @@ def local(body: e.Body) -> list[str]:
             return [body.transcript]
         case e.ChecksPassed() | e.ChecksFailed():
             return [r.output for r in body.results]
+        case e.ForgeDone():
+            return [body.text]
     return []
 
 
@@ -339,26 +368,52 @@ def _ours(door: Door, run: str) -> dict[str, bytes]:
 def push(door: Door, root: Path, run: str, remote: str, branches: Sequence[str]) -> list[str]:
     """Push branches of a run and its log to a remote, all or none; the refs that were moved. Nothing is ever forced:
     what the remote has must be in what we have, and must still be there when it is moved."""
-    refs = [RUNS + run, *branches]
-    said = _git(root, "ls-remote", remote, *refs).decode()
-    there = {ref: oid for oid, _, ref in (line.partition("\t") for line in said.splitlines())}
-    argv, moved = [], []
-    for ref in refs:
-        ours, theirs = door.ref(ref), there.get(ref, "")
+    sealed = [tag_of(run)] if door.ref(tag_of(run)) else []
+    wanted = {}
+    for ref in (RUNS + run, *sealed, *branches):
+        ours = door.ref(ref)
         if ours is None:
             raise OrchgitError(Kind.NO, f"{ref} is not here", "there is nothing to push", f"orchgit status {run}")
-        if ours == theirs:
-            continue
-        if theirs and not _holds(door, ours, theirs):
+        wanted[ref] = ours
+    return send(door, root, remote, wanted)
+
+
+def send(
+    door: Door, root: Path, remote: str, wanted: Mapping[str, str], env: Mapping[str, str] = MappingProxyType({}),
+    *, judged: Mapping[str, str] = MappingProxyType({}),
+) -> list[str]:  # fmt: skip
+    """As `push`: have each of these refs of a remote hold this commit. `env`: what the remote wants on top of the
+    user's own. A push whose answer was lost is seen to have been done. `judged`: what somebody
+    else pushed and we took over, in a commit of our own: that one is replaced."""
+    there = _there(root, remote, wanted, env)
+    moved = [ref for ref, ours in wanted.items() if there.get(ref) != ours]
+    for ref in moved:
+        ours, theirs = wanted[ref], there.get(ref, "")
+        if theirs and theirs != judged.get(ref) and not _holds(door, ours, theirs):
             why = f"{remote} has {theirs} there, which is not part of what is here ({ours})"
             raise OrchgitError(Kind.NO, f"{ref} cannot be pushed", why, f"orchgit fetch {remote} says more")
-        argv += [f"--force-with-lease={ref}:{theirs}", f"{ours}:{ref}"]
-        moved.append(ref)
+    leases = [f"--force-with-lease={ref}:{there.get(ref, '')}" for ref in moved]
+    specs = [f"{wanted[ref]}:{ref}" for ref in moved]
     if moved:
-        leases = [a for a in argv if a.startswith("--")]
-        specs = [a for a in argv if not a.startswith("--")]
-        _git(root, "push", "--quiet", "--atomic", *leases, remote, *specs)
+        try:
+            _git(root, "push", "--quiet", "--atomic", *leases, remote, *specs, env=env)
+        except OrchgitError:
+            if any(_there(root, remote, wanted, env).get(ref) != wanted[ref] for ref in moved):
+                raise
     return moved
+
+
+def bring(root: Path, remote: str, ref: str, into: str, env: Mapping[str, str]) -> None:
+    """Fetch one ref of a remote."""
+    _git(
+        root, "-c", "fetch.fsckObjects=true", "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap=",
+        "--no-auto-maintenance", "--no-recurse-submodules", remote, f"+{ref}:{into}", env=env,
+    )  # fmt: skip
+
+
+def _there(root: Path, remote: str, refs: Iterable[str], env: Mapping[str, str]) -> dict[str, str]:
+    said = _git(root, "ls-remote", remote, *refs, env=env).decode()
+    return {ref: oid for oid, _, ref in (line.partition("\t") for line in said.splitlines())}
 
 
 def _holds(door: Door, tip: str, commit: str) -> bool:
@@ -382,10 +437,10 @@ def follow(root: Path) -> list[tuple[str, bool]]:
     return done
 
 
-def _git(root: Path, *args: str, missing: bool = False) -> bytes:
+def _git(root: Path, *args: str, missing: bool = False, env: Mapping[str, str] = MappingProxyType({})) -> bytes:
     """The user's git, with the user's configuration: remotes, keys and proxies are theirs. `missing`: exit code 1 says
     that there is nothing."""
-    env = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    env = {**os.environ, **env, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     argv = ["git", "-c", "core.fsync=all", *args]
     done = subprocess.run(argv, cwd=root, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode and not (missing and done.returncode == 1):

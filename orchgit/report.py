@@ -14,6 +14,7 @@ from orchgit import report_cost
 from orchgit.core import events as e
 from orchgit.core.codec import encode
 from orchgit.core.decide import advance, describe, waiting
+from orchgit.core.forge import awaited
 from orchgit.core.plan import Plan, order, waves
 from orchgit.core.scope import precision
 from orchgit.core.state import Run
@@ -105,17 +106,17 @@ def _sentence(body: e.Body) -> str:
         case e.QuestionAsked():
             return f"{many(len(body.questions), 'question')} asked: {short('; '.join(body.questions))}"
         case e.QuestionAnswered():
-            return f"questions answered: {short('; '.join(body.answers))}"
+            return f"questions answered{_by(body.comments)}: {short('; '.join(body.answers))}"
         case e.PlanProposed():
             names = ", ".join(a.id for a in body.plan.assignments)
             return f"plan v{body.version} proposed ({body.digest[:12]}): {names}"
         case e.PlanInvalid():
             return f"plan sent back, {many(len(body.problems), 'problem')}: {short('; '.join(body.problems), 200)}"
         case e.PlanRejected():
-            return f"plan v{body.version} rejected: {short(body.feedback)}"
+            return f"plan v{body.version} rejected{_by(body.comments)}: {short(body.feedback)}"
         case e.PlanApproved():
             who = "by a human" if body.mode == "human" else "by policy (--yes), not by a human"
-            return f"plan v{body.version} approved {who} ({body.digest[:12]})"
+            return f"plan v{body.version} approved {who}{_by(body.comments)} ({body.digest[:12]})"
         case e.AssignmentStarted():
             again = ", with feedback on the last attempt" if body.feedback else ""
             return f"assignment started{again}"
@@ -212,7 +213,7 @@ def _sentence(body: e.Body) -> str:
             about = f" about {body.about}" if body.about else ""
             return f"BLOCKER {body.blocker}{about}: {short(body.text, 200)}"
         case e.BlockerAnswered():
-            return f"blocker {body.blocker} answered: {short(body.text) or '(try again)'}"
+            return f"blocker {body.blocker} answered{_by(body.comments)}: {short(body.text) or '(try again)'}"
         case e.ReviewRequested():
             return f"{body.reviewer} asked to read {id7(body.since)}..{id7(body.tip)}, round {body.round}"
         case e.ReviewReported():
@@ -235,7 +236,7 @@ def _sentence(body: e.Body) -> str:
         case e.SynthesisWritten():
             return f"synthesis: {totals(body.totals)}"
         case e.ShipAsked():
-            return "asked to ship"
+            return "asked to ship" + (" by pull requests" if body.pr else "")
         case e.ShipRequested():
             return f"looks where {safe(body.ref) or 'the base'} stands"
         case e.ShipLeft():
@@ -244,6 +245,16 @@ def _sentence(body: e.Body) -> str:
             return f"{body.ref} has the work already, at {id7(body.old)}"
         case e.ShipObserved():
             return f"{body.ref} is at {id7(body.old)}" if not body.why else f"cannot ship: {short(body.why, 200)}"
+        case e.ForgeRequested():
+            return f"forge: {body.act} {body.key}" + (f", {short(body.state)}" if body.act == "status" else "")
+        case e.ForgeDone():
+            return f"forge: {body.key} is there" + (f", {safe(body.url)}" if body.url else "")
+        case e.ForgeFailed():
+            return f"FORGE: {body.key} could not be written: {short(body.why, 200)}"
+        case e.ChangeSeen():
+            did = {"changes": "wants changes in", "closed": "closed"}.get(body.what, body.what)
+            who = body.comments[0].author if body.comments else "somebody"
+            return f"{safe(who)} {did} {body.about} at {id7(body.commit)} {short(body.text)}".rstrip()
     return body.type
 
 
@@ -257,6 +268,11 @@ def _more(by: e.Budget) -> str:
 def clock(time: str) -> str:
     """A time of the log for people: to the second, and in which zone it is."""
     return f"{safe(time[:10])} {safe(time[11:19])} UTC"
+
+
+def _by(comments: Sequence[e.Comment]) -> str:
+    """Who said it on the forge, in which comment and when."""
+    return "".join(f" by {safe(c.author)} ({safe(c.id)}, {safe(c.time)})" for c in comments)
 
 
 def _results(results: Sequence[e.CheckResult]) -> str:
@@ -358,7 +374,8 @@ def status_lines(run: Run, *, alive: bool = False) -> list[str]:
 
 def next_lines(run: Run, *, alive: bool = False) -> list[str]:
     """What a person can do now, or what the engine would do next."""
-    return [safe(line) for line in _next(run, alive)]
+    failed = [f"the forge does not have {key}: {short(why, 200)}" for key, why in run.outside.failed.items()]
+    return [safe(line) for line in (*failed, *_next(run, alive))]
 
 
 def _next(run: Run, alive: bool) -> list[str]:
@@ -381,6 +398,13 @@ def _next(run: Run, alive: bool) -> list[str]:
         for b in run.open_blockers():
             lines += [f"blocker {b.id} {b.about}: {short(b.text, 400)}", f"  {describe(run, b)}"]
         return lines
+    if need == "review":
+        names = awaited(run)
+        listed = [f"  {n}: {run.outside.posted[f'change/{n}'].url}" for n in names]
+        return [
+            f"waits for a human's approval of {many(len(names), 'pull request')}", *listed,
+            f"then: orchgit ship {run.id}    or stay with it: orchgit ship {run.id} --wait",
+        ]  # fmt: skip
     step = advance(run)
     if step is not None:
         return [f"next: {step.type}"]

@@ -101,8 +101,8 @@ class Runner:
     ) -> Run:
         """Go on until a human is needed or the run is over.
 
-        When it waits for a human, `idle` may supply what the human said (it blocks, and None means nobody answers
-        here); with `wait`, the inbox is waited for instead of returning.
+        When it waits for a human, `idle` may supply what the human said (it blocks; None means nobody answers here,
+        nothing that the inbox has it); with `wait`, the inbox is waited for instead of returning.
         """
         self.world = world
         watch = self._notice_inbox(world)
@@ -113,7 +113,7 @@ class Runner:
                 self._inbox()
                 if waiting(self.run) and self._seen.empty():
                     said = idle(self.run) if idle else None
-                    if said:
+                    if said is not None:
                         self._act(world, self.record(*said))
                         continue
                     if not wait:
@@ -180,8 +180,9 @@ class Runner:
 
     def publish(self, door: Door, settings: LogSettings) -> None:
         """A checkpoint of the log, and the note that it is there."""
-        key, everything = settings.sign, settings.publish_all
-        note = publish.checkpoint(door, self.log, self.run, everything=everything, key=key)
+        note = publish.checkpoint(
+            door, self.log, self.run, everything=settings.publish_all, key=settings.sign, tag=settings.tag
+        )
         self.record(e.Draft(note, ENGINE))
 
     def _take_up(self, world: World) -> None:

@@ -11,6 +11,7 @@ import os
 import platform
 import resource
 import secrets
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,7 +22,8 @@ from orchgit import __version__, agents, publish, recovery, roster, runner, sign
 from orchgit.agent_run import Agents, furnish, live_transcript
 from orchgit.agents import prices
 from orchgit.agents.budget import Ledger, taken
-from orchgit.config import CONFIG_PATH, Config, state_home
+from orchgit.config import CONFIG_PATH, Config, ShipMode, state_home
+from orchgit.config import Forge as ForgeConfig
 from orchgit.config import load as load_config
 from orchgit.core import events as e
 from orchgit.core.codec import decode, dumps, encode
@@ -30,6 +32,9 @@ from orchgit.core.plan import Member, Plan, Problem, imprecise, problems
 from orchgit.core.run import Run
 from orchgit.effects import World, observe
 from orchgit.eventlog import Log, Store, runs_dir, user_name
+from orchgit.forge import Forge, connect
+from orchgit.forge_in import Ear, Poller
+from orchgit.forge_out import Writer
 from orchgit.git import cells, trees
 from orchgit.git.door import Door
 from orchgit.git.user import UserRepo, git_version
@@ -46,6 +51,8 @@ class Issue:
     source: str
     title: str
     text: str
+    number: int = 0  # at a forge
+    remote: str = ""  # the git remote that is that forge
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ class Options:
     playbook: str = ""
     model: str = ""
     approval: Literal["human", "policy"] = "human"
-    ship: Literal["none", "merge"] | None = None
+    ship: ShipMode | None = None
     allow_unsandboxed: bool = False
 
 
@@ -116,6 +123,8 @@ def choose(members: tuple[roster.RosterMember, ...], config: Config, options: Op
             raise _nobody(name, {b: probe(b) for b in ([name] if name else config.backends)})
         backend = agents.backend(name)
         model = options.model or member.member.model
+        if name.startswith(agents.COMMAND) and member.tools != agents.ROLE_TOOLS[member.member.role]:
+            said.append(f"{member.member.name}: {name} has tools of its own; `tools` in its file does not bind it")
         if name == "codex" and model.startswith("claude-"):
             said.append(f"{member.member.name}: {model} is no model of Codex's; it takes its own")
             model = ""
@@ -232,6 +241,9 @@ class Session:
         self.confined = confined  # before `world` is asked for
         self._progress = progress
         self._world: World | None = None
+        self._writer: Writer | None = None
+        self._connecting = threading.Lock()
+        self._leaving = threading.Event()  # whoever waits for a forge gives up
 
     @property
     def world(self) -> World:
@@ -251,14 +263,43 @@ class Session:
             patience = Patience(run.waits.values())
             team = Agents(config, people, log, sandbox, sandbox.level, self._progress, ledger(run, log), patience)
             overlay = config.cells.overlay == "auto" and sandbox.level.prevented and not overlay_works(str(place))
-            self._world = World(self.repo, door, team, place, Watchdog(), overlay)
+            writer = self._connected if config.forge.kind != "local" else None
+            self._world = World(self.repo, door, team, place, Watchdog(), overlay, writer)
         return self._world
+
+    def _connected(self) -> Writer:
+        """Once, by whoever needs it first. Raises OrchgitError."""
+        world = self.world
+        with self._connecting:
+            if self._writer is None:
+                config = world.agents.config.forge
+                place = at_forge(self.repo, config, lambda said: self._progress("forge", said), self._leaving)
+                self._writer = Writer(place, world.door, self.repo.root, self.runner.log)
+            return self._writer
+
+    def poller(self, tell: Callable[[str], None]) -> Poller | None:
+        """Who hears what people say on the forge; None where nobody is asked there. Raises OrchgitError."""
+        settings = self.runner.run.settings
+        if settings.forge == "local" or not (settings.issue or self.runner.run.by_pr):
+            return None
+        log = self.runner.log
+        ear = Ear(self._connected().forge, tell)
+        return Poller(ear, lambda: self.runner.run, lambda d: log.submit(runner.message_of(d)), tell)
+
+    def push_log(self) -> None:
+        """The end of the log, where its beginning went with the pull requests. Raises OrchgitError."""
+        run, door = self.runner.run, self.world.door
+        commit = door.ref(publish.RUNS + run.id)
+        if run.by_pr and commit:
+            forge = self._connected().forge
+            publish.send(door, self.repo.root, forge.remote, {publish.RUNS + run.id: commit}, forge.push_env())
 
     def clear(self) -> tuple[str, ...]:
         """What the engine before this one left; see recovery."""
         return recovery.clear(self.world.door, self.runner.log, self.world.state, self.runner.run)
 
     def close(self) -> None:
+        self._leaving.set()
         if self._world is not None:
             self.runner.interrupt()
             self._world.watchdog.close()
@@ -283,6 +324,46 @@ def confine(config: Config, allow_unsandboxed: bool) -> tuple[Sandbox, Level]:
     if not allow_unsandboxed:
         require_networks(level, config.network.asked())
     return sandbox, level
+
+
+def at_forge(
+    repo: UserRepo, config: ForgeConfig, tell: Callable[[str], None], stop: threading.Event
+) -> Forge:  # fmt: skip
+    """The configured forge. Raises OrchgitError where there is none to this repository, or no token."""
+    return connect(config.kind, repo.root, os.environ, remote=config.remote, tell=tell, stop=stop)
+
+
+def _outside(repo: UserRepo, config: Config, issue: Issue, ship: ShipMode) -> tuple[Config, str, list[str]]:
+    """What the run will need of a forge is looked at before it begins: the configuration with the very remote, the
+    repository there, and what is worth saying."""
+    wanted = [w for w, on in (('[ship] mode = "pr"', ship == "pr"), ("plan", config.forge.plan == "comment")) if on]
+    if config.forge.kind == "local":
+        if not wanted:
+            return config, "", []
+        what = '[ship] mode = "pr"' if ship == "pr" else '[forge] plan = "comment"'
+        raise OrchgitError(
+            Kind.USAGE, f"{what} wants a forge", "none is configured: nothing leaves this machine",
+            f'set kind = "github" in [forge] of {CONFIG_PATH}',
+        )  # fmt: skip
+    if ship == "pr" and not repo.branch:
+        raise OrchgitError(
+            Kind.USAGE, "there is no branch to open a pull request into", "HEAD is detached",
+            "git switch BRANCH, or start with --ship none",
+        )  # fmt: skip
+    if config.forge.review == "worker" and ship != "pr":
+        raise OrchgitError(
+            Kind.USAGE, '[forge] review = "worker" wants pull requests', "",
+            f'set mode = "pr" in [ship] of {CONFIG_PATH}',
+        )  # fmt: skip
+    remote = issue.remote or config.forge.remote
+    config = config.model_copy(update={"forge": config.forge.model_copy(update={"remote": remote})})
+    if not wanted:
+        return config, "", []
+    forge = at_forge(repo, config.forge, lambda said: None, threading.Event())
+    forge.ready()
+    said = [] if issue.number else ["the issue is a file: nothing is written on an issue"]
+    config = config.model_copy(update={"forge": config.forge.model_copy(update={"remote": forge.remote})})
+    return config, forge.place, said
 
 
 def begin(
@@ -318,7 +399,11 @@ def begin(
     people = roster.load(repo.root, config)
     chosen, said = choose(people.members, config, options)
     _priced(chosen, config)
-    settings = config.settings(approval=options.approval, ship=options.ship)
+    config, place_there, about_forge = _outside(repo, config, issue, options.ship or config.ship.mode)
+    said += about_forge
+    settings = config.settings(
+        approval=options.approval, ship=options.ship, repository=place_there, issue=issue.number
+    )  # fmt: skip
     door = Door(repo.common, repo.object_format)
     if settings.ship == "merge":
         if not repo.branch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import subprocess
 import sys
@@ -36,6 +37,10 @@ class Human:
     def idle(self, run: Run) -> list[e.Draft] | None:
         self._screen.pause()
         need = waiting(run)
+        if need == "review":
+            return None  # of pull requests, where they are
+        if run.settings.forge != "local":
+            _Overtaken.by = self._store.inbox
         try:
             if need == "questions":
                 return self._questions(run)
@@ -44,6 +49,10 @@ class Human:
             return self._blockers(run)
         except EOFError:
             return None
+        except _Overtaken:
+            return []
+        finally:
+            _Overtaken.by = None
 
     def _draft(self, body: e.Body) -> list[e.Draft]:
         return [e.Draft(body, self._actor)]
@@ -102,8 +111,18 @@ class Human:
         return edit(plan, lambda p: plan_problems(p, started.roster, world.agents.config, world.door, started.base))
 
 
+class _Overtaken(Exception):
+    """Somebody else answered first, on the forge or in another terminal."""
+
+    by: Callable[[], list[Path]] | None = None  # what came meanwhile; None: nobody else can
+
+
 def _ask(prompt: str) -> str:
     print(prompt, end="", file=sys.stderr, flush=True)
+    while _Overtaken.by is not None and not select.select([sys.stdin], [], [], 0.3)[0]:
+        if _Overtaken.by():
+            print("\n(somebody else answered)", file=sys.stderr)
+            raise _Overtaken
     line = sys.stdin.readline()
     if not line:
         raise EOFError

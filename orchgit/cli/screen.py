@@ -22,7 +22,7 @@ QUIET = frozenset(
     {
         "cell.requested", "cell.removal_requested", "cell.removed", "agent.requested", "gate.requested",
         "salvage.requested", "merge.prepared", "merge.built", "merge.requested", "agent.started",
-        "log.checkpointed",
+        "log.checkpointed", "forge.requested", "forge.done",
     }
 )  # fmt: skip
 LOUD = frozenset(
@@ -35,6 +35,7 @@ LOUD = frozenset(
         "finding.opened",
         "gate.failed",
         "checks.failed",
+        "forge.failed",
     }
 )
 
@@ -65,7 +66,8 @@ class Screen:
         with self._lock:
             self._run = run
             unpublished = isinstance(event.body, e.LogCheckpointed) and event.body.why
-            if self._verbose or unpublished or event.body.type not in QUIET:
+            opened = isinstance(event.body, e.ForgeDone) and event.body.key.startswith("change/")
+            if self._verbose or unpublished or opened or event.body.type not in QUIET:
                 refused = isinstance(event.body, e.AgentExited) and event.body.refused
                 mark = "! " if event.body.type in LOUD or refused else "  "
                 self._print(f"{event.time[11:19]} {mark}{say(event)}")

@@ -1,4 +1,5 @@
-"""`orchgit ship [RUN]`: the finished work onto the branch it was based on: constructed, checked, swapped."""
+"""`orchgit ship [RUN]`: the finished work onto the branch it was based on: constructed, checked, swapped; or by pull
+requests, as configured, which go on as far as they are approved."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from orchgit.core.state import branch
 
 if TYPE_CHECKING:
     from orchgit.core.state import Run
+    from orchgit.eventlog import Store
     from orchgit.git.user import UserRepo
 
 
@@ -21,6 +23,8 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
     push: Annotated[str, typer.Option("--push", metavar="REMOTE", help="Only push its branches and its log.")] = "",
     leave: Annotated[bool, typer.Option("--leave", help="Do without, where a run waits only for this.")] = False,
+    pr: Annotated[bool, typer.Option("--pr", help="By pull requests, whatever is configured.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Stay until the pull requests are merged.")] = False,
 ) -> int:
     """Merge the work into the branch it was based on."""
     from orchgit.cli.common import state_of, tell
@@ -42,6 +46,8 @@ def command(
     ref = state.started.base_ref if state.started else ""
     if leave:
         return tell(store, e.ShipLeft(), "left unshipped")
+    if state.by_pr or pr or (state.settings.ship == "pr" and state.phase == "completed"):
+        return _pull_requests(repo, store, state, dry_run=dry_run, wait=wait)
     waits = next((b for b in state.open_blockers() if b.kind == "ship"), None)
     if state.phase != "completed" and waits is None:
         raise OrchgitError(Kind.NO, f"run {state.id} is {state.phase}, not completed", "", f"orchgit status {state.id}")
@@ -87,6 +93,58 @@ def command(
         file=sys.stderr,
     )
     return code
+
+
+def _pull_requests(repo: UserRepo, store: Store, state: Run, *, dry_run: bool, wait: bool) -> int:
+    """Hear what was said since the last time, and go on as far as that allows; begin, if it has not begun."""
+    from orchgit.cli.screen import Screen
+    from orchgit.cli.start import drive
+    from orchgit.core import events as e
+    from orchgit.core.errors import Kind, OrchgitError
+    from orchgit.eventlog import user_name
+    from orchgit.session import reopen
+
+    if state.settings.forge == "local":
+        raise OrchgitError(
+            Kind.USAGE, f"run {state.id} has no forge", "it was started without one, and keeps its configuration",
+            f"orchgit ship {state.id} --push REMOTE, and open pull requests by hand",
+        )  # fmt: skip
+    if state.shipped:
+        print(f"already shipped: {state.shipped}")
+        return 0
+    if state.phase not in ("completed", "shipping") and not state.outside.posted:
+        raise OrchgitError(Kind.NO, f"run {state.id} is {state.phase}, not completed", "", f"orchgit status {state.id}")
+    if dry_run:
+        return _foretell(state, store)
+    with Screen() as screen:
+        session = reopen(repo, store, (screen.event,), screen.progress)
+        try:
+            if state.phase == "completed":
+                session.runner.record(e.Draft(e.ShipAsked(pr=True), e.Actor("human", user_name())))
+            return drive(session, screen, wait=wait)
+        finally:
+            session.close()
+
+
+def _foretell(state: Run, store: Store) -> int:
+    """All that would be written, in its order, and the words of it."""
+    from orchgit import forge_text as text
+    from orchgit.core.forge import LAST, done, everything
+    from orchgit.report import safe
+
+    log = store.read()
+    print(f"would write to {state.settings.repository or 'the forge'}, each once, and only as far as it is approved:\n")
+    for n, write in enumerate(everything(state), 1):
+        there = " (is there)" if done(state, write) else ""
+        what = f"{write.act} {write.about} {write.base}".rstrip() + (f" at {write.head[:10]}" if write.head else "")
+        print(f"{n:3}. {what}{there}")
+        if write.act == "push" and write.about == LAST and write.key.endswith(state.tip[:12]):
+            print("     (the last verified merge; pushed, and never made anew there)")
+        if write.act == "change":
+            print(f"     {safe(text.change_title(state, write.about))}")
+            for line in text.change_body(state, write.about, log, {}).splitlines():
+                print(f"     | {safe(line)}")
+    return 0
 
 
 def _push(repo: UserRepo, state: Run, remote: str) -> int:

@@ -15,11 +15,18 @@ from orchgit.core.errors import Kind, OrchgitError
 if TYPE_CHECKING:
     from orchgit.cli.screen import Screen
     from orchgit.core.state import Run
+    from orchgit.forge import Reference
+    from orchgit.forge_in import Poller
     from orchgit.session import Issue, Options, Session
 
 
 def command(
-    issue: Annotated[str, typer.Argument(help="A Markdown file with the feature issue, or - for standard input.")],
+    issue: Annotated[
+        str,
+        typer.Argument(
+            help="A Markdown file with the feature issue, - for standard input; or 65, owner/repo#65, a URL."
+        ),
+    ],
     plan: Annotated[str, typer.Option(help="A plan file (JSON): proposed in place of the orchestrator's.")] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Approve the plan by policy; the log says so.")] = False,
     backend: Annotated[str, typer.Option(help="Agent for everybody: claude, codex, anthropic, scripted.")] = "",
@@ -29,7 +36,7 @@ def command(
     ] = None,
     playbook: Annotated[str, typer.Option(help="The script of the scripted backend.")] = "",
     model: Annotated[str, typer.Option(help="Model for everybody.")] = "",
-    ship: Annotated[str, typer.Option(help="none, or merge into the base branch at the end.")] = "",
+    ship: Annotated[str, typer.Option(help="none; merge into the base branch at the end; or pr.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Stay alive while a human is waited for.")] = False,
     allow_unsandboxed: Annotated[
         bool, typer.Option("--allow-unsandboxed", help="Run although nothing stops an agent from writing anywhere.")
@@ -40,10 +47,10 @@ def command(
     from orchgit.git.user import discover
     from orchgit.session import Options
 
-    if ship not in ("", "none", "merge"):
-        raise OrchgitError(Kind.USAGE, f"--ship {ship!r} is not known", "", "--ship none, or --ship merge")
+    if ship not in ("", "none", "merge", "pr"):
+        raise OrchgitError(Kind.USAGE, f"--ship {ship!r} is not known", "", "--ship none, --ship merge, or --ship pr")
     repo = discover(Path.cwd())
-    read = read_issue(issue)
+    read = read_issue(issue, repo.root)
     options = Options(
         backend=backend, by_name=by_name(agent or []), playbook=playbook, model=model,
         approval="policy" if yes else "human", ship=ship or None, allow_unsandboxed=allow_unsandboxed,  # type: ignore[arg-type] # checked above
@@ -122,16 +129,44 @@ def drive(session: Session, screen: Screen, *, wait: bool = False, tour: bool = 
 
     session.runner.listen(stands)
     idle = Human(screen, user_name(), session).idle if interactive() else None
+    poller = _listen(session, screen, stay=wait or idle is not None)
     try:
         run = session.runner.drive(session.world, wait=wait, idle=idle)
     except KeyboardInterrupt:
         screen.pause()
         print(f"\norchgit: interrupted; to go on: orchgit resume {session.runner.run.id}", file=sys.stderr)
         return 130
+    finally:
+        if poller is not None:
+            poller.stop()
     screen.pause()
+    if run.phase == "completed" and run.by_pr:
+        try:
+            session.push_log()
+        except OrchgitError as error:
+            screen.say(f"the end of the log was not pushed: {safe(str(error), lines=True)}")
     notify(session, run)
     epilogue(run, screen, tour=tour)
     return exit_code(run)
+
+
+def _listen(session: Session, screen: Screen, *, stay: bool) -> Poller | None:
+    """What people said on the forge since the last time, at once; and from then on, if somebody `stay`s for it."""
+    from orchgit.report import safe
+
+    def tell(words: str) -> None:
+        screen.say(f"orchgit: {safe(words)}")
+
+    try:
+        poller = session.poller(tell)
+    except OrchgitError as error:  # the work itself needs no forge, and the terminal is heard too
+        tell(str(error))
+        return None
+    if poller is not None:
+        poller.once()
+        if stay:
+            poller.start(session.world.agents.config.forge.poll_s)
+    return poller
 
 
 def epilogue(run: Run, screen: Screen, *, tour: bool) -> None:
@@ -182,10 +217,14 @@ def call_notify(session: Session, words: str) -> None:
             print(f"orchgit: the notify command did not work: {error}", file=sys.stderr)
 
 
-def read_issue(source: str) -> Issue:
+def read_issue(source: str, root: Path = Path()) -> Issue:
     """Title: the first heading, or the first line. Raises OrchgitError for one that cannot be read or says nothing."""
+    from orchgit.forge import reference
     from orchgit.session import Issue
 
+    named = reference(source)
+    if named is not None and not Path(source).exists():
+        return _from_forge(named, root)
     if source == "-":
         data, name = sys.stdin.buffer.read(), "standard input"
     else:
@@ -194,7 +233,7 @@ def read_issue(source: str) -> Issue:
         except OSError as error:
             raise OrchgitError(
                 Kind.USAGE, f"the issue {source!r} cannot be read", error.strerror or str(error),
-                "give a Markdown file, or - for standard input",
+                "give a Markdown file, - for standard input, or an issue at GitHub: 65, owner/repo#65, its URL",
             ) from error  # fmt: skip
     try:
         text = data.decode("utf-8-sig")
@@ -210,3 +249,26 @@ def read_issue(source: str) -> Issue:
         )
     heading = next((line for line in lines if line.startswith("# ")), lines[0])
     return Issue(name, heading.lstrip("# ").strip(), text)
+
+
+def _from_forge(named: Reference, root: Path) -> Issue:
+    import os
+
+    from orchgit.config import load
+    from orchgit.forge import connect
+    from orchgit.forge_in import issue_text
+    from orchgit.session import Issue
+
+    config = load(root, os.environ).forge
+    kind = config.kind if config.kind != "local" else "github"  # reading needs no leave: nothing leaves the machine
+    remote = "" if named.repo else config.remote
+
+    def tell(words: str) -> None:
+        print(f"orchgit: {words}", file=sys.stderr)
+
+    forge = connect(kind, root, os.environ, remote=remote, wanted=named, tell=tell, stop=threading.Event())
+    issue = forge.issue(named.number)
+    if issue.state == "closed":
+        tell(f"issue {issue.number} is closed")
+    text = issue_text(issue, forge.comments(named.number))
+    return Issue(issue.url, issue.title, text, issue.number, forge.remote)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from orchgit.core import events as e
+from orchgit.core import forge
 from orchgit.core.amend import amended, amendment, covered
 from orchgit.core.pattern import PatternError
 from orchgit.core.plan import problems
@@ -69,14 +70,17 @@ def _refused(run: Run, draft: e.Draft, error: Exception) -> e.Draft:
 
 
 def waiting(run: Run) -> str | None:
-    """What a human is waited for: "questions", "approval", "blockers"; None when the engine has work or is done."""
+    """What a human is waited for: "questions", "approval", "blockers", or "review" of pull requests; None
+    when the engine has work or is done."""
     if run.over or run.pending:
         return None
     if run.phase == "asking":
         return "questions"
     if run.phase == "approving":
         return "approval"
-    return "blockers" if run.stopped else None
+    if run.stopped:
+        return "blockers"
+    return "review" if forge.awaited(run) else None
 
 
 def advance(run: Run) -> e.Body | None:
@@ -84,31 +88,36 @@ def advance(run: Run) -> e.Body | None:
     if run.phase in TERMINAL | {"new", "started"}:
         return None
     if run.phase == "aborting":
-        return _aborting(run)
-    step = _tidy(run) or _drop(run) or _amend(run) or _raise(run)
-    if step:
-        return step
-    match run.phase:
-        case "planning":
-            step = _planning(run)
-        case "approving":
-            step = _approving(run)
-        case "executing":
-            step = _executing(run)
-        case "verifying":
-            step = _verifying(run)
-        case "reviewing":
-            step = _reviewing(run)
-        case "synthesizing":
-            step = _synthesizing(run)
-        case "sealing":
-            step = _sealing(run)
-        case "shipping":
-            step = _shipping(run)
-    if step or run.pending or run.stopped or run.phase in ("asking", "approving"):
+        step = _aborting(run)
+    else:
+        step = _tidy(run) or _drop(run) or _amend(run) or _raise(run) or _of_phase(run)
+    if step is None or isinstance(step, e.RunCompleted | e.RunAborted):
+        step = forge.due(run, step) or step
+    if step or run.pending or run.stopped or run.phase in ("asking", "approving", "aborting"):
         return step
     opened = run.open_blockers()
     return e.RunBlocked(tuple(b.id for b in opened)) if opened else None
+
+
+def _of_phase(run: Run) -> e.Body | None:
+    match run.phase:
+        case "planning":
+            return _planning(run)
+        case "approving":
+            return _approving(run)
+        case "executing":
+            return _executing(run)
+        case "verifying":
+            return _verifying(run)
+        case "reviewing":
+            return _reviewing(run)
+        case "synthesizing":
+            return _synthesizing(run)
+        case "sealing":
+            return _sealing(run)
+        case "shipping":
+            return _shipping(run)
+    return None
 
 
 def _aborting(run: Run) -> e.Body | None:
@@ -135,6 +144,10 @@ def _drop(run: Run) -> e.Body | None:
     still = {f.id for f in run.open_findings()}
     for name, work in run.works.items():
         if work.stage == "again" and work.fixes and not still & set(work.fixes):
+            return e.FixDropped(name)
+        # What somebody pushed was refused, and there was nothing else to do.
+        hand = work.attempts[-1].hand if work.stage == "again" and work.attempts else ""
+        if hand and work.base == work.head and work.trouble is None and not run.open_blockers(name):
             return e.FixDropped(name)
     return None
 
@@ -180,11 +193,11 @@ def _raise(run: Run) -> e.Body | None:
 
 def _broke(run: Run) -> bool:
     """The run's budget is used up: no agent is asked for anything before a human has raised it."""
-    return bool(run.open_blockers(""))
+    return any(b.kind == "budget" for b in run.open_blockers(""))
 
 
 def _planning(run: Run) -> e.Body | None:
-    if run.pending or run.open_blockers("plan") or _broke(run):
+    if run.busy or run.open_blockers("plan") or _broke(run):
         return None
     if run.plan_invalid > run.settings.plan_retries:
         text = "The orchestrator gave no valid plan. The last one: " + "; ".join(run.plan_feedback)
@@ -202,7 +215,7 @@ def _approving(run: Run) -> e.Body | None:
 
 
 def _executing(run: Run) -> e.Body | None:
-    return _more_fixes(run) or _merging(run) or _ongoing(run) or _starting(run) or _finished(run)
+    return _more_fixes(run) or _wished(run) or _merging(run) or _ongoing(run) or _starting(run) or _finished(run)
 
 
 def _more_fixes(run: Run) -> e.Body | None:
@@ -211,6 +224,21 @@ def _more_fixes(run: Run) -> e.Body | None:
         return None
     left = [f for f in run.open_findings() if blocks(f, run.settings.blocking) and f.id not in run.fixing]
     return _fix(run, left) if left else None
+
+
+def _wished(run: Run) -> e.Body | None:
+    """What a reader of a pull request wants changed goes to its worker, for its next attempt; what a reader changed
+    goes to the gate, before that."""
+    for name in (*run.outside.pushed, *run.outside.wishes):
+        work = run.works[name]
+        if work.stage not in ("merged", "accepted") or run.landing is not None:
+            continue
+        if name in run.outside.pushed and _active(run) < run.settings.parallel:
+            hand = run.outside.pushed[name]
+            return e.AssignmentStarted(name, work.attempt + 1, work.counted, work.head, (), hand)
+        if name in run.outside.wishes:
+            return e.FixAssigned(name, (), run.outside.wishes[name], forge.alone(run, name))
+    return None
 
 
 def _merging(run: Run) -> e.Body | None:
@@ -225,7 +253,7 @@ def _merging(run: Run) -> e.Body | None:
         return None
     queue = [w for stage in ("accepted", "gated") for w in run.works.values() if w.stage == stage]
     for work in queue:
-        if run.open_blockers(work.spec.id):
+        if run.open_blockers(work.spec.id) or forge.held(run, work):
             continue
         if work.stage == "accepted" and work.verified and work.verified[0] == run.tip:
             return e.MergePrepared(
@@ -245,7 +273,7 @@ def _ongoing(run: Run) -> e.Body | None:
                 return e.AgentRequested(name, work.attempt, work.spec.worker, work.session)
             case "reported" if work.blocked_by_agent:
                 return e.SalvageRequested(name, work.attempt)
-            case "reported":
+            case "reported" | "handed":
                 return e.GateRequested(name, work.attempt)
             case "failed":
                 return e.SalvageRequested(name, work.attempt)
@@ -312,7 +340,7 @@ def _reviewing(run: Run) -> e.Body | None:
         ):
             since = run.reviews.get(name) or (run.started.base if run.started else "")
             return e.ReviewRequested(name, run.round, since, run.tip)
-    if run.pending or any(run.reviews.get(name) != run.tip for name in run.reviewers()):
+    if run.busy or any(run.reviews.get(name) != run.tip for name in run.reviewers()):
         return None
     return _fixing(run)
 
@@ -365,7 +393,7 @@ def _fix(run: Run, findings: list[Finding]) -> e.Body | None:
 
 
 def _synthesizing(run: Run) -> e.Body | None:
-    if run.pending or run.open_blockers("synthesis") or _broke(run):
+    if run.busy or run.open_blockers("synthesis") or _broke(run):
         return None
     return e.SynthesisRequested(run.tip)
 
@@ -373,7 +401,7 @@ def _synthesizing(run: Run) -> e.Body | None:
 def _land(run: Run, ref: str) -> e.Body | None:
     """Go on with a landing that was prepared."""
     landing = run.landing
-    if landing is None or not landing.new or run.pending:
+    if landing is None or not landing.new or run.busy:
         return None
     p = landing.prepared
     return e.MergeRequested(p.land, p.assignment, p.attempt, ref, p.old, landing.new, p.tree)
@@ -383,7 +411,7 @@ def _sealing(run: Run) -> e.Body | None:
     """A commit with the same tree, so that review and synthesis are attested by git too."""
     if run.landing:
         return _land(run, run.ref)
-    if run.open_blockers("seal") or run.pending or run.verified is None:
+    if run.open_blockers("seal") or run.busy or run.verified is None:
         return None
     return e.MergePrepared("seal", "", 0, run.tip, run.tip, run.verified[1])
 
@@ -391,11 +419,13 @@ def _sealing(run: Run) -> e.Body | None:
 def _shipping(run: Run) -> e.Body | None:
     if run.landing:
         return _land(run, run.ship.ref if run.ship else "")
-    if run.pending or run.open_blockers("ship"):
+    if run.busy or run.open_blockers("ship"):
         return None
+    if run.by_pr and not run.shipped:
+        return _wished(run)  # the rest is the forge's: see forge.py
     wanted = (run.settings.ship == "merge" or run.ship_asked) and not run.ship_left
     if not wanted or run.shipped:
-        return None if run.open_blockers() else e.RunCompleted(run.tip)
+        return None if run.open_blockers() or run.pending else e.RunCompleted(run.tip)
     if run.ship is None:
         return e.ShipRequested(run.started.base_ref if run.started else "")
     if run.ship_verified is None:

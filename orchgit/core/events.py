@@ -54,6 +54,16 @@ class Actor:
     id: str
 
 
+@dataclass(frozen=True)
+class Comment:
+    """What a person wrote on the forge, and is obeyed for: the forge says who, and when. Each is heard once."""
+
+    id: str  # of its kind: comment/123, review/45
+    author: str
+    time: str
+    url: str
+
+
 class Body:
     """What an event says. Subclasses are frozen dataclasses."""
 
@@ -116,10 +126,15 @@ class Settings:
     blocking: Severity = "critical"
     reviewers: tuple[str, ...] = ()  # always asked, beside those the plan names
     approval: Literal["human", "policy"] = "human"
-    ship: Literal["none", "merge"] = "none"
+    ship: Literal["none", "merge", "pr"] = "none"
     grants: tuple[Grant, ...] = ()
     budget: Budget = NO_LIMIT  # of the run
     assignment_budget: Budget = NO_LIMIT  # of each assignment, all its attempts
+    forge: Literal["local", "github"] = "local"
+    repository: str = ""  # there: host/owner/name
+    issue: int = 0  # its number there; 0: it is a file
+    plan: Literal["off", "comment"] = "off"
+    review: Literal["ship", "worker"] = "ship"  # what a human's approval of a pull request stands before
 
 
 @dataclass(frozen=True)
@@ -258,6 +273,7 @@ class QuestionAnswered(Body):
     type = "question.answered"
     kind = "input"
     answers: tuple[str, ...]
+    comments: tuple[Comment, ...] = ()  # on the forge, by which it was said
 
 
 @dataclass(frozen=True)
@@ -284,6 +300,7 @@ class PlanRejected(Body):
     kind = "input"
     version: int
     feedback: str
+    comments: tuple[Comment, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -294,6 +311,7 @@ class PlanApproved(Body):
     digest: str
     mode: Literal["human", "policy"]
     signature: str = ""  # armoured SSH signature over `approval_statement`; "" when none was asked for
+    comments: tuple[Comment, ...] = ()
 
 
 # -- an assignment ---------------------------------------------------------------------------------------
@@ -310,6 +328,7 @@ class AssignmentStarted(Body):
     counted: int  # tries that count, this one included
     start: str
     feedback: tuple[str, ...]
+    hand: str = ""  # no agent: this commit, which somebody pushed onto its branch, goes to the gate; it does not count
 
 
 @dataclass(frozen=True)
@@ -610,7 +629,8 @@ class GateRequested(Body):
 
 @dataclass(frozen=True)
 class GatePassed(Body):
-    """`commit` is ours, on the worker's branch; `salvage` is the worker's own last state, on a salvage ref."""
+    """`commit` is ours, on the worker's branch; `salvage` is the worker's own last state, on a salvage ref.
+    `author`: of work that was pushed by hand."""
 
     type = "gate.passed"
     kind = "outcome"
@@ -620,6 +640,7 @@ class GatePassed(Body):
     tree: str
     files: int
     salvage: str
+    author: str = ""
 
 
 @dataclass(frozen=True)
@@ -844,6 +865,7 @@ class BlockerAnswered(Body):
     blocker: str
     text: str
     assignment: str = ""
+    comments: tuple[Comment, ...] = ()
 
 
 # -- review ----------------------------------------------------------------------------------------------
@@ -907,6 +929,7 @@ class FixAssigned(Body):
     assignment: str
     findings: tuple[str, ...]
     why: str
+    alone: bool = False  # it goes on from its own branch, as a pull request shows it, and not joined with the tip
 
 
 @dataclass(frozen=True)
@@ -955,10 +978,11 @@ class SynthesisWritten(Body):
 
 @dataclass(frozen=True)
 class ShipAsked(Body):
-    """`orchgit ship RUN` on a run that had completed without."""
+    """`orchgit ship RUN` on a run that had completed without. `pr`: by pull requests."""
 
     type = "ship.asked"
     kind = "input"
+    pr: bool = False
 
 
 @dataclass(frozen=True)
@@ -991,6 +1015,68 @@ class ShipObserved(Body):
     merged: bool = False
 
 
+# -- the forge -------------------------------------------------------------------------------------------
+
+ForgeAct = Literal["note", "push", "change", "retarget", "status", "review", "merge", "close"]
+
+
+@dataclass(frozen=True)
+class ForgeRequested(Body):
+    """A write on the forge. The same key is the same thing there: found if it is there already, and brought up to date.
+
+    `about`: an assignment, "integration" or "workers", or what a note or a status is of. `head`: a commit, or the
+    digest of what is shown. `base`: the branch that a change is to go into. `state`: of a status; or in short what a
+    text is made from, so that it is written again when that is another.
+    """
+
+    type = "forge.requested"
+    kind = "request"
+    act: ForgeAct
+    key: str
+    about: str
+    head: str = ""
+    base: str = ""
+    state: str = ""
+
+
+@dataclass(frozen=True)
+class ForgeDone(Body):
+    """`number` of the comment, pull request or review; `text` the blob of what was written; `commit` of a merge."""
+
+    type = "forge.done"
+    kind = "outcome"
+    key: str
+    number: int
+    url: str
+    text: str = ""
+    commit: str = ""
+
+
+@dataclass(frozen=True)
+class ForgeFailed(Body):
+    """It is not there, or nobody knows. Tried again on the next occasion; no work of the run's fails for it."""
+
+    type = "forge.failed"
+    kind = "outcome"
+    key: str
+    why: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class ChangeSeen(Body):
+    """What a person did with a pull request of the run's. `commit`: the head that it was done to, the one that was
+    pushed, or the merge."""
+
+    type = "change.seen"
+    kind = "input"
+    about: str  # an assignment; "integration": the last one
+    what: Literal["approved", "changes", "pushed", "merged", "closed"]
+    commit: str
+    text: str
+    comments: tuple[Comment, ...]
+
+
 BODIES: tuple[type[Body], ...] = (
     RunStarted, RunResumed, RunCompleted, RunBlocked, AbortRequested, RunAborted, RunFailed, OutcomeIgnored,
     IssueRead, PlanRequested, QuestionAsked, QuestionAnswered, PlanProposed, PlanInvalid, PlanRejected,
@@ -1002,7 +1088,7 @@ BODIES: tuple[type[Body], ...] = (
     ChecksFailed, ChecksStale, VerdictRequested, VerdictGiven, MergePrepared, MergeBuilt, MergeRequested,
     MergeDone, MergeStale, BlockerRaised, BlockerAnswered, ReviewRequested, ReviewReported, FindingOpened,
     FindingFixed, FindingWaived, FixAssigned, FixDropped, SynthesisRequested, SynthesisWritten, ShipAsked,
-    ShipRequested, ShipLeft, ShipObserved,
+    ShipRequested, ShipLeft, ShipObserved, ForgeRequested, ForgeDone, ForgeFailed, ChangeSeen,
     LogCheckpointed, RedactionRecorded,
 )  # fmt: skip
 TYPES: dict[str, type[Body]] = {body.type: body for body in BODIES}
@@ -1070,6 +1156,11 @@ def seal(draft: Draft, *, run: str, seq: int, time: str, prev: str) -> Event:
     return Event(seq, run, time, draft.actor, draft.cause, draft.body, prev, digest, line)
 
 
+def _no_float(text: str) -> Any:
+    raise ValueError(f"{text}: only integers")
+
+
+_READER = json.JSONDecoder(parse_float=_no_float, parse_constant=_no_float)
 _KEYS = ["v", "seq", "run", "type", "time", "actor", "cause", "data", "prev", "hash"]
 _SUFFIX = len(',"hash":"') + 64 + len('"}')
 
@@ -1083,7 +1174,7 @@ def envelope(line: bytes) -> dict[str, Any]:
     if len(line) >= MAX_LINE:
         raise LineError(f"{len(line) + 1} bytes, at most {MAX_LINE} fit in one line")
     try:
-        fields: dict[str, Any] = json.loads(line, parse_float=_no_float, parse_constant=_no_float)
+        fields: dict[str, Any] = _READER.decode(line.decode())
         written = dumps(fields).encode()
     except (ValueError, RecursionError) as error:  # a lone surrogate, escaped in the line, fails in encode()
         raise LineError(f"not JSON: {error}") from error
@@ -1118,10 +1209,6 @@ def parse(line: bytes) -> Event:
         fields["seq"], fields["run"], fields["time"], actor, fields["cause"], body,
         fields["prev"], fields["hash"], line + b"\n",
     )  # fmt: skip
-
-
-def _no_float(text: str) -> Any:
-    raise ValueError(f"{text}: only integers")
 
 
 def plan_digest(plan: Plan) -> str:

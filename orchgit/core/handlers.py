@@ -14,11 +14,12 @@ from dataclasses import fields, replace
 from typing import Any
 
 from orchgit.core import events as e
+from orchgit.core import forge
 from orchgit.core.amend import amended, amendment
 from orchgit.core.pattern import PatternError
 from orchgit.core.plan import problems
 from orchgit.core.review import Finding, blocks
-from orchgit.core.run import Attempt, Blocker, Illegal, Landing, Run, Spending, Work, purpose_key
+from orchgit.core.run import Attempt, Blocker, Illegal, Landing, Posted, Run, Spending, Work, purpose_key
 
 MAX_FEEDBACK = 4000  # characters of one piece; the attempt's brief carries them, and an event must fit in a line
 MAX_FEEDBACK_BYTES = 9000  # of one piece in the log's JSON, where a character is up to six bytes
@@ -170,6 +171,8 @@ def _assignment_started(run: Run, event: e.Event) -> Run:
     body = _body(event, e.AssignmentStarted)
     work = run.works[body.assignment]
     need(body.attempt == work.attempt + 1, "attempts are numbered in order")
+    if body.hand:
+        return _taken_over(run, work, body)
     need(body.counted == work.counted + 1 and body.counted <= work.allowance, "no tries are left")
     need(all(run.works[d].stage == "merged" for d in work.spec.depends_on), "a dependency is not merged")
     need(not run.open_blockers(body.assignment) and work.trouble is None, "a blocker is open")
@@ -190,6 +193,19 @@ def _assignment_started(run: Run, event: e.Event) -> Run:
             session="",
         ),
     )
+
+
+def _taken_over(run: Run, work: Work, body: e.AssignmentStarted) -> Run:
+    """Somebody pushed onto its branch: an attempt without an agent, from where the branch was."""
+    name = body.assignment
+    need(run.outside.pushed.get(name) == body.hand and body.counted == work.counted, "nobody pushed that")
+    # Of what is merged, only what comes on top of it lands.
+    merged = bool(work.attempts[-1].end)
+    work = replace(work, base=work.head) if merged else _end(work, "changed by hand")
+    attempts = (*work.attempts, Attempt(body.attempt, body.start, hand=body.hand))
+    pushed = {n: c for n, c in run.outside.pushed.items() if n != name}
+    run = replace(run, outside=replace(run.outside, pushed=pushed), verified=None, failed_checks=None)
+    return with_work(run, replace(work, attempts=attempts, onto="", verified=None, fixes=()))
 
 
 def _cell_made(run: Run, event: e.Event) -> Run:
@@ -427,6 +443,12 @@ def _gate_failed(run: Run, event: e.Event) -> Run:
     if body.salvage:
         back = f"git checkout {body.salvage} -- PATH"
         feedback += f"\nWhat you left is set aside in a commit; to have a file of it back: `{back}`"
+    hand = work.attempts[-1].hand
+    if hand:  # a person's work, so a person mends it
+        there = f"orchgit/{run.id}/{body.assignment}"
+        back = f"To put it back: git push --force-with-lease={there}:{hand} REMOTE {work.head}:refs/heads/{there}"
+        text = f"What was pushed by hand onto {there} is refused:\n{listed}{more}\n{back}"
+        return with_work(run, replace(work, trouble=("ref", text)))
     return with_work(run, replace(work, feedback=_say(work, feedback)))
 
 
@@ -567,7 +589,8 @@ def _merge_done(run: Run, event: e.Event) -> Run:
     if body.land == "seal":
         return replace(run, tip=body.new, verified=(body.new, tree))
     work = _end(run.works[body.assignment], "merged")
-    return with_work(replace(run, tip=body.new), replace(work, fixes=()))
+    landed = (*run.landed, (body.assignment, body.new))
+    return with_work(replace(run, tip=body.new, landed=landed), replace(work, fixes=()))
 
 
 def _merge_stale(run: Run, event: e.Event) -> Run:
@@ -697,11 +720,17 @@ def _fix_assigned(run: Run, event: e.Event) -> Run:
         if f.id in body.findings:
             where = f"{f.path}:{f.line}" if f.line else f.path
             said.append(f"Finding {f.id} ({f.severity}) of {f.reviewer} at {where}: {f.title}\n{f.detail}")
+    if not work.attempts[-1].end:  # accepted, and not merged: a reader of its pull request was not content
+        work = _end(work, "changes were wanted")
+    elif body.alone:
+        work = replace(work, base=work.head)  # what it had is merged: only what comes on top of it lands
     work = replace(
-        work, onto=run.tip, fixes=body.findings, counted=0, allowance=run.settings.attempts,
+        work, onto="" if body.alone else run.tip, fixes=body.findings, counted=0, allowance=run.settings.attempts,
         feedback=_say(work, *said), verified=None,
     )  # fmt: skip
     fixing = (*run.fixing, *body.findings)
+    wishes = {n: text for n, text in run.outside.wishes.items() if n != body.assignment}
+    run = replace(run, outside=replace(run.outside, wishes=wishes))
     return with_work(replace(run, verified=None, failed_checks=None, fixing=fixing), work)
 
 
@@ -709,7 +738,8 @@ def _fix_dropped(run: Run, event: e.Event) -> Run:
     body = _body(event, e.FixDropped)
     work = run.works[body.assignment]
     open_ids = {f.id for f in run.open_findings()}
-    need(bool(work.fixes) and not open_ids & set(work.fixes), "something of it is still open")
+    hand = bool(work.attempts[-1].hand) and work.base == work.head
+    need(hand or (bool(work.fixes) and not open_ids & set(work.fixes)), "something of it is still open")
     blockers = tuple(replace(b, answer="dropped") if b.open and b.about == body.assignment else b for b in run.blockers)
     # What its branch holds beyond the merge never lands: the next landing diff begins after it.
     work = replace(work, base=work.head or work.base, onto="", fixes=(), feedback=(), trouble=None, verified=None)
@@ -726,12 +756,17 @@ def _synthesis_written(run: Run, event: e.Event) -> Run:
 
 
 def _ship_asked(run: Run, event: e.Event) -> Run:
-    return replace(run, ship_asked=True, ship_left=False, ship=None, ship_verified=None, shipped="")
+    body = _body(event, e.ShipAsked)
+    need(not body.pr or run.settings.forge != "local", "there is no forge to open pull requests on")
+    return replace(
+        run, ship_asked=True, ship_pr=body.pr, ship_left=False, ship=None, ship_verified=None, shipped=""
+    )  # fmt: skip
 
 
 def _ship_left(run: Run, event: e.Event) -> Run:
-    blockers = tuple(replace(b, answer="left") if b.open and b.about == "ship" else b for b in run.blockers)
-    trouble = tuple(t for t in run.trouble if t[1] != "ship")
+    about = ("ship", "forge")
+    blockers = tuple(replace(b, answer="left") if b.open and b.about in about else b for b in run.blockers)
+    trouble = tuple(t for t in run.trouble if t[1] not in about)
     return replace(run, ship_left=True, blockers=blockers, trouble=trouble)
 
 
@@ -742,6 +777,74 @@ def _ship_observed(run: Run, event: e.Event) -> Run:
     if body.why:
         return replace(run, trouble=(*run.trouble, ("ship", "ship", body.why)))
     return replace(run, ship=body)
+
+
+# -- the forge -------------------------------------------------------------------------------------------
+
+
+def occasion(run: Run, body: e.Body) -> Run:
+    """A comment is heard once; and whoever speaks, or merges, is an occasion to try again what the forge refused."""
+    comments: tuple[e.Comment, ...] = getattr(body, "comments", ())
+    heard = run.outside.heard.union(c.id for c in comments)
+    need(len(heard) == len(run.outside.heard) + len(comments), "that comment was heard before")
+    again = body.kind == "input" or isinstance(body, e.MergeDone)
+    if not comments and not (again and run.outside.failed):
+        return run
+    failed = {} if again else run.outside.failed
+    return replace(run, outside=replace(run.outside, heard=heard, failed=failed))
+
+
+def _forge_requested(run: Run, event: e.Event) -> Run:
+    need(run.settings.forge != "local", "there is no forge to write to")
+    need(not any(isinstance(p.body, e.ForgeRequested) for p in run.pending.values()), "one write at a time")
+    return run
+
+
+def _forge_done(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.ForgeDone)
+    request = _body(run.pending[event.cause or 0], e.ForgeRequested)
+    posted = {**run.outside.posted, body.key: Posted(request, body.number, body.url)}
+    run = replace(run, outside=replace(run.outside, posted=posted))
+    return replace(run, shipped=body.commit) if request.act == "merge" else run
+
+
+def _forge_failed(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.ForgeFailed)
+    failed = {**run.outside.failed, body.key: body.why}
+    trouble = run.trouble
+    if forge.needs(run, body.key):
+        trouble = (*trouble, ("unavailable", "forge", "\n".join(filter(None, (body.why, body.hint)))))
+    return replace(run, outside=replace(run.outside, failed=failed), trouble=trouble)
+
+
+def _change_seen(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.ChangeSeen)
+    last, outside = body.about == forge.LAST, run.outside
+    need(last or body.about in run.works, f"no pull request is about {body.about!r}")
+    need(f"change/{body.about}" in outside.posted, "that pull request was not opened")
+    need(bool(body.comments), "nobody said so")
+    if body.what in ("approved", "changes"):
+        need(body.commit == forge.head(run, body.about), "it was said of another state than the one there is")
+    match body.what:
+        case "approved":
+            outside = replace(outside, approved={**outside.approved, body.about: body.commit})
+        case "changes" if not last:
+            approved = {n: c for n, c in outside.approved.items() if n != body.about}
+            outside = replace(outside, approved=approved, wishes={**outside.wishes, body.about: body.text})
+            run = replace(run, rounds_allowed=run.round + run.settings.rounds)
+        case "pushed" if not last:
+            need(body.commit != forge.head(run, body.about), "that is what we pushed")
+            outside = replace(outside, pushed={**outside.pushed, body.about: body.commit})
+            run = replace(run, rounds_allowed=run.round + run.settings.rounds)
+        case "merged" if last:
+            run = replace(run, shipped=body.commit)
+        case "closed" if last:
+            return _ship_left(run, event)
+        case _:
+            words = {"changes": "wants changes in", "pushed": "pushed onto"}.get(body.what, body.what)
+            text = f"{body.comments[0].author} {words} the pull request of {body.about}. {body.text}"
+            run = replace(run, trouble=(*run.trouble, ("ship", "ship", text.strip())))
+    return replace(run, outside=outside)
 
 
 def _body(event: e.Event, cls: type[e.T]) -> e.T:
@@ -810,4 +913,8 @@ HANDLERS: dict[type[e.Body], Callable[[Run, e.Event], Run]] = {
     e.ShipAsked: _ship_asked,
     e.ShipLeft: _ship_left,
     e.ShipObserved: _ship_observed,
+    e.ForgeRequested: _forge_requested,
+    e.ForgeDone: _forge_done,
+    e.ForgeFailed: _forge_failed,
+    e.ChangeSeen: _change_seen,
 }

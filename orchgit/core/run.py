@@ -26,6 +26,7 @@ class Attempt:
     number: int
     start: str = ""
     end: str = ""  # in words; "" while it lives
+    hand: str = ""  # the commit that somebody pushed, in place of an agent's work
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,27 @@ class Landing:
 
 
 @dataclass(frozen=True)
+class Posted:
+    """A write on the forge that was done."""
+
+    request: e.ForgeRequested
+    number: int
+    url: str
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What of the run stands on the forge, and what people did there."""
+
+    posted: Mapping[str, Posted] = field(default_factory=dict)  # by key
+    failed: Mapping[str, str] = field(default_factory=dict)  # key -> why; not tried again before the next occasion
+    approved: Mapping[str, str] = field(default_factory=dict)  # whose pull request -> the head that was approved
+    wishes: Mapping[str, str] = field(default_factory=dict)  # whose -> the changes that a reviewer wants
+    pushed: Mapping[str, str] = field(default_factory=dict)  # onto whose branch -> what somebody pushed by hand
+    heard: frozenset[str] = frozenset()  # ids of comments that were obeyed
+
+
+@dataclass(frozen=True)
 class Run:
     """The whole state. Mappings are never changed in place."""
 
@@ -147,6 +169,9 @@ class Run:
     checkpoint: e.LogCheckpointed | None = None  # the last one that was tried
     redacted: tuple[str, ...] = ()  # blobs that were dropped
     ship_left: bool = False
+    ship_pr: bool = False  # asked for, whatever the settings say
+    landed: tuple[tuple[str, str], ...] = ()  # (assignment, merge commit) on the integration branch, in order
+    outside: Outside = Outside()
 
     @property
     def settings(self) -> e.Settings:
@@ -159,6 +184,17 @@ class Run:
     @property
     def over(self) -> bool:
         return self.phase in TERMINAL
+
+    @property
+    def busy(self) -> bool:
+        """Whether an outcome of the work itself is waited for. Nothing of it waits for the forge."""
+        return any(not isinstance(p.body, e.ForgeRequested) for p in self.pending.values())
+
+    @property
+    def by_pr(self) -> bool:
+        """Whether it ships by pull requests."""
+        wanted = self.ship_pr if self.ship_asked else self.settings.ship == "pr"
+        return wanted and self.settings.forge != "local" and not self.ship_left
 
     def all_checks(self) -> tuple[str, ...]:
         """Of every assignment, each once: what runs on the whole."""

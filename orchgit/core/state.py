@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import fields, replace
 
 from orchgit.core import events as e
-from orchgit.core.handlers import HANDLERS, need, with_work
+from orchgit.core.handlers import HANDLERS, need, occasion, with_work
 from orchgit.core.run import HOUSED as HOUSED
 from orchgit.core.run import TERMINAL as TERMINAL
 from orchgit.core.run import Blocker as Blocker
@@ -55,6 +55,9 @@ RUN_MOVES: dict[tuple[str, str], str] = {
     ("sealing", "merge.requested:seal"): "sealing",
     ("sealing", "merge.stale:seal"): "sealing",
     ("sealing", "merge.done:seal"): "shipping",
+    ("shipping", "fix.assigned"): "executing",  # a reader of its pull request wants changes
+    ("shipping", "assignment.started:hand"): "executing",  # or made them
+    ("executing", "assignment.started:hand"): "executing",
     ("shipping", "ship.requested"): "shipping",
     ("shipping", "ship.observed"): "shipping",
     ("shipping", "ship.left"): "shipping",
@@ -73,9 +76,11 @@ RUN_MOVES: dict[tuple[str, str], str] = {
 }
 
 # Legal in every phase that is not terminal; they change no phase, but for the two named here.
-ANYTIME = frozenset(
-    {"run.resumed", "run.blocked", "blocker.raised", "blocker.answered", "finding.waived", "budget.raised"}
-)
+ANYTIME = frozenset({
+    "run.resumed", "run.blocked", "blocker.raised", "blocker.answered", "finding.waived",
+    "budget.raised",
+    "forge.requested", "forge.done", "forge.failed", "change.seen",
+})  # fmt: skip
 ANYTIME_MOVES = {"abort.requested": "aborting", "run.failed": "failed"}
 
 # (stage, event) -> stage, for one assignment.
@@ -123,6 +128,10 @@ WORK_MOVES: dict[tuple[str, str], str] = {
     ("merging", "merge.done"): "merged",
     ("merging", "merge.stale"): "accepted",
     ("merged", "fix.assigned"): "again",
+    ("accepted", "fix.assigned"): "again",
+    ("merged", "assignment.started:hand"): "handed",
+    ("accepted", "assignment.started:hand"): "handed",
+    ("handed", "gate.requested"): "gating",
     ("again", "fix.dropped"): "merged",
 }
 # request -> the outcomes that can answer it. Whatever both of them name must be the same; see `_answers`.
@@ -140,8 +149,11 @@ ANSWERS: dict[str, tuple[str, ...]] = {
     "review.requested": ("review.reported", "agent.failed"),
     "synthesis.requested": ("synthesis.written", "agent.failed"),
     "ship.requested": ("ship.observed",),
+    "forge.requested": ("forge.done", "forge.failed"),
 }
-ECHOED = frozenset({"assignment", "attempt", "subject", "onto", "land", "reviewer", "round", "tip", "ref", "new"})
+ECHOED = frozenset(
+    {"assignment", "attempt", "subject", "onto", "land", "reviewer", "round", "tip", "ref", "new", "key"}
+)
 
 
 # -- evolve ----------------------------------------------------------------------------------------------
@@ -152,7 +164,7 @@ def evolve(run: Run, event: e.Event) -> Run:
     body = event.body
     if event.run != run.id or event.seq != run.seq + 1 or event.prev != run.hash:
         raise Illegal(f"event {event.id} does not follow {run.id}/{run.seq}")
-    run = _admit(run, event)
+    run = occasion(_admit(run, event), body)
     handler = HANDLERS.get(type(body))
     if handler is not None:
         run = handler(run, event)
@@ -204,9 +216,10 @@ def _admit(run: Run, event: e.Event) -> Run:
         return replace(run, phase=ANYTIME_MOVES.get(body.type, run.phase))
     name = _assignment_of(run, event)
     if name is not None and name in run.works:
-        need(run.phase in ("executing", "aborting") or isinstance(body, e.FixAssigned), _illegal(run.phase, body))
+        returns = isinstance(body, e.FixAssigned) or (isinstance(body, e.AssignmentStarted) and bool(body.hand))
+        need(run.phase in ("executing", "aborting") or returns, _illegal(run.phase, body))
         work = _move(run.works[name], body)
-        if isinstance(body, e.FixAssigned):
+        if returns:
             run = _phase(run, body)
         return with_work(run, work)
     need(name is None, f"{body.type}: no assignment {name!r} in the plan")
@@ -252,6 +265,8 @@ def _key(body: e.Body) -> str:
     match body:
         case e.VerdictGiven(decision=decision):
             return f"{body.type}:{decision}"
+        case e.AssignmentStarted(hand=hand) if hand:
+            return f"{body.type}:hand"
         case e.PlanAmended(waits=True):
             return f"{body.type}:waits"
         case e.ChecksRequested() | e.ChecksPassed() | e.ChecksFailed() | e.ChecksStale():

@@ -271,3 +271,8 @@ def _person(value: str) -> tuple[str, str]:
     if not seconds.isascii() or not seconds.isdigit() or len(seconds) > 11:
         return value, ""
     return f"{who}>", time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(int(seconds)))
+
+
+def author_of(door: Door, oid: str) -> str:
+    """ "name <mail>" of a commit that is here."""
+    return _commit(door.read(oid)[1]).author

@@ -294,7 +294,7 @@ def test_forged_lines_at_the_end() -> None:
 TRUSTED = {
     "run.started": "config git object_format python roster roster.*.allow roster.*.backend roster.*.deny "
     "roster.*.description roster.*.model sandbox sandboxed scripted settings.agent_retries "
-    "settings.attempts settings.parallel settings.plan_retries settings.rounds tool",
+    "settings.attempts settings.issue settings.parallel settings.plan_retries settings.repository settings.rounds tool",
     "issue.read": "source text title",
     "plan.approved": "signature",
     "cell.made": "approximate branch canary.* sandbox start",

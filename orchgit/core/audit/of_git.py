@@ -225,7 +225,7 @@ def _identity(reading: Reading, facts: Facts) -> Iterator[Said]:
             )
 
     for _, body, asked, name, _ in _gated(reading):
-        yield from wrong(body.commit, worker(name), asked)
+        yield from wrong(body.commit, body.author or worker(name), asked)
     for event, _, request, done in merges(reading):
         if done:
             yield from wrong(request.new, ENGINE, event)

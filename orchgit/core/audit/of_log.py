@@ -97,6 +97,8 @@ def _digests(body: e.Body) -> list[tuple[str, str]]:
             return [("transcript", body.transcript)]
         case e.ChecksPassed() | e.ChecksFailed():
             return [("check output", r.output) for r in body.results]
+        case e.ForgeDone():
+            return [("words", body.text)]
     return []
 
 
