@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "refuse": "Keep a worker to its scope, with a reason",
     "waive": "Let a finding stand, with a reason",
     "retry": "Give an assignment further attempts",
+    "raise": "Let a run, or one assignment, spend more",
     "resume": "Go on with a run",
     "abort": "End a run, keeping what the workers have",
     "status": "Where a run stands, and what it waits for",

@@ -6,7 +6,8 @@ from typing import Any
 
 from orchgit.core import events as e
 from orchgit.core.audit import Told
-from orchgit.report import costs, id7, many, money, safe, short
+from orchgit.report import id7, many, safe, short
+from orchgit.report_cost import by_agent
 
 MEANING = {
     "proved": "follows from the bytes of the log and the objects of git alone",
@@ -112,8 +113,8 @@ def _people(told: Told) -> list[str]:
             rows.append(
                 f"| {event.seq} | {_cell(event.time)} | {event.actor.kind} {_cell(event.actor.id)} | {_cell(said)} |"
             )
-    for name, runs, _, _, micro in costs(told.reading.events):
-        rows.append(f"|  |  | agent {_cell(name)} | {many(runs, 'run')}, {money(micro)} |")
+    for name, spent in by_agent(told.reading.run):
+        rows.append(f"|  |  | agent {_cell(name)} | {many(spent.runs, 'run')}, {spent.cost} |")
     return rows
 
 

@@ -153,8 +153,9 @@ class Runner:
             logged.set()
 
     def _emit(self, draft: e.Draft) -> None:
-        """A note from a thread. That an agent starts is on the disk before it does: resume goes by it."""
-        if not isinstance(draft.body, e.AgentStarted):
+        """A note from a thread. That an agent starts or has waited is on the disk before it works: resume goes by it.
+        That it has ended, before its live transcript goes: else nobody could say what it took."""
+        if not isinstance(draft.body, e.AgentStarted | e.AgentWaited | e.AgentExited):
             self._seen.put(draft)
             return
         logged = threading.Event()
@@ -170,6 +171,8 @@ class Runner:
                     stop.set()
             if isinstance(event.body, e.AgentContinued):
                 world.go_on(event.body)
+            if isinstance(event.body, e.BudgetRaised):
+                world.agents.ledger.raise_by(event.body.more, event.body.assignment)
             if event.body.kind == "request" and event.seq in self.run.pending:
                 self._start(world, event)
         if publish.due(self.run):  # after what was asked for is on its way

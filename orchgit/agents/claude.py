@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from orchgit.agents import Job, Needs, Outcome, Probe, Usage
+from orchgit.agents import Cost, Job, Needs, Outcome, Probe, Usage
 from orchgit.agents.headless import (
     Failure,
     Over,
@@ -66,6 +66,7 @@ def program() -> str:
 class ClaudeBackend:
     name = "claude"
     default_model = "claude-sonnet-5-5"
+    cost: Cost = "reported"
 
     def probe(self, options: Mapping[str, str]) -> Probe:
         """Asks the program itself, as the user: outside every sandbox, and without a call to its service."""

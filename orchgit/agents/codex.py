@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchgit.agents import Job, Needs, Outcome, Probe, Usage, prices
+from orchgit.agents import Cost, Job, Needs, Outcome, Probe, Usage, prices
 from orchgit.agents.headless import (
     Failure,
     Over,
@@ -68,6 +68,7 @@ def program() -> str:
 class CodexBackend:
     name = "codex"
     default_model = OWN_MODEL
+    cost: Cost = "table"
 
     def probe(self, options: Mapping[str, str]) -> Probe:
         """Asks the program itself, as the user: outside every sandbox, and without a call to its service."""

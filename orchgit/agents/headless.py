@@ -24,6 +24,8 @@ from typing import Any, Protocol
 
 from orchgit.agents import Job, Outcome, ResultTool, Status, Usage, handin
 from orchgit.agents.anthropic_api import strict_schema
+from orchgit.agents.budget import Spent, purse_of
+from orchgit.agents.loop import GOES_ON
 from orchgit.agents.toolbox import RESULT_CHARS, shorten
 from orchgit.process import Child
 
@@ -182,12 +184,13 @@ class _Talk:
     def __init__(self, job: Job, dialect: Dialect) -> None:
         self.job, self.dialect = job, dialect
         self.usage = Usage(cost_micro=0)
+        self.purse = job.purse or purse_of(job.limits)
         self.until_s = job.clock() + job.limits.seconds
         self.results = {result.name: result for result in job.results}
         self.known = bool(job.session)  # whether there is a conversation to take up
 
     def run(self) -> Outcome:
-        prompt = self.job.answer if self.job.session else self.job.brief
+        prompt = (self.job.answer or GO_ON) if self.job.session else self.job.brief
         interrupted = reminded = corrected = 0
         while True:
             turn = self.turn(prompt)
@@ -201,7 +204,8 @@ class _Talk:
                 if failure is None:
                     continue
             if failure is not None:
-                return Outcome(failure.status, None, failure.message, failure.hint)
+                kept = self.session() if failure.status in GOES_ON and self.known else b""
+                return Outcome(failure.status, None, failure.message, failure.hint, session=kept)
             try:
                 found = self.delivered(turn.report)
             except ValueError as error:
@@ -251,6 +255,7 @@ class _Talk:
         except (OSError, ValueError) as error:  # ValueError: a NUL in a word
             turn.failure = Failure("error", f"it could not be started: {error}")
             return turn
+        self.job.record({"kind": "request"})
         feeder = threading.Thread(
             target=_feed, args=(child, given + start.prompt.encode("utf-8", "replace")), daemon=True
         )
@@ -327,13 +332,12 @@ class _Talk:
 
     def count(self, turn: Turn) -> None:
         self.usage = added(self.usage, turn.usage)
-        limit = self.job.limits.cost_micro
-        if limit is None or turn.report is not None or (turn.failure is not None and not turn.failure.passing):
-            return
-        if self.usage.cost_micro is None:
-            turn.failure = Failure("budget", "what it has cost so far is unknown, so the money limit cannot be kept")
-        elif self.usage.cost_micro >= limit:
-            turn.failure = Failure("budget", "the money limit was reached")
+        self.job.record({"kind": "turn ended", "total": vars(self.usage)})
+        try:
+            self.purse.spend(turn.usage)
+        except Spent as spent:
+            if turn.report is None and (turn.failure is None or turn.failure.passing):
+                turn.failure = Failure(spent.status, spent.words)
 
     def wait(self, pause_s: float) -> Failure | None:
         until_s = min(self.job.clock() + pause_s, self.until_s)
