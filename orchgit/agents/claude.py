@@ -16,6 +16,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from orchgit.agents.headless import (
     silence,
     taken_up,
 )
+from orchgit.core.events import Budget
 
 KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN")
 PASSED = ("ANTHROPIC_BASE_URL", "ANTHROPIC_CUSTOM_HEADERS")
@@ -140,13 +142,14 @@ class _Claude:
         self.seen: dict[str, int] = {str(key): counted(value) for key, value in kept.get("seen", {}).items()}
         self.before: dict[str, int] = {}
         self.refused: set[str] = set()
+        self.resets_s = 0.0  # when the account's limit ends: seconds since 1970, as its service says
         self.messages: dict[str, Usage] = {}
 
     @property
     def memory(self) -> Mapping[str, Any]:
         return {"seen": self.seen}
 
-    def start(self, prompt: str, conversation: str, spent: Usage) -> Start:
+    def start(self, prompt: str, conversation: str, left: Budget) -> Start:
         job = self.job
         self.before, self.messages, self.refused = dict(self.seen), {}, set()
         if not conversation:
@@ -158,13 +161,12 @@ class _Claude:
             "--tools", ",".join(tools), "--settings", json.dumps({"permissions": self.permissions(tools)}),
             "--json-schema", json.dumps(report_schema(job.results)),
             "--append-system-prompt", job.system + ending(job.results),
-            "--max-turns", str(max(1, job.limits.turns - spent.calls)),
+            "--max-turns", str(left.turns),
             *(("--model", job.model) if job.model else ()),
             *(("--resume", conversation) if conversation else ("--session-id", self.conversation)),
         ]  # fmt: skip
-        if job.limits.cost_micro is not None:
-            left = max(1, job.limits.cost_micro - (spent.cost_micro or 0))
-            argv += ["--max-budget-usd", f"{left / 1e6:.6f}"]
+        if left.cost_micro is not None:
+            argv += ["--max-budget-usd", f"{max(1, left.cost_micro) / 1e6:.6f}"]
         env = {**QUIET, "CLAUDE_CODE_MAX_RETRIES": RETRIES, "CLAUDE_CODE_TMPDIR": "$TMPDIR", **environment(PASSED)}
         key = next((name for name in KEYS if os.environ.get(name)), "")
         if key:
@@ -197,6 +199,10 @@ class _Claude:
                 self.replied(said["message"], turn)
             case "user", _:
                 self.told(said["message"]["content"], turn)
+            case "rate_limit_event", _:
+                limit = said["rate_limit_info"]
+                if limit.get("status") == "rejected":
+                    self.resets_s = float(limit["resetsAt"])
             case "result", _:
                 self.last(said, turn)
 
@@ -246,6 +252,8 @@ class _Claude:
     def last(self, said: Mapping[str, Any], turn: Turn) -> None:
         """Its last word, so far: what runs in the background may let it speak once more."""
         failure = _failure(said)
+        if failure is not None and failure.status == "limited" and self.resets_s:
+            failure = replace(failure, after_s=max(1.0, self.resets_s - time.time()))
         turn.started = turn.ended = True
         turn.report, turn.failure = said.get("structured_output"), failure
         now = dict.fromkeys(_COUNTED, 0)
@@ -296,7 +304,9 @@ def _failure(said: Mapping[str, Any]) -> Failure | None:
         return Failure("unavailable", words, "see the billing page of the account that is used")
     if status == 404:
         return Failure("unavailable", words, "name another model: --model, or model in .orchestration/config.toml")
-    if status is None or status == 429 or status >= 500:
+    if status in (429, 529) or "limit reached" in words:
+        return Failure("limited", words)
+    if status is None or status >= 500:
         return Failure("unavailable", words, passing=True)
     return Failure("error", words)
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from orchgit.agents import Cost, Job, Needs, Outcome, Probe, Usage, prices
+from orchgit.agents.budget import purse_of
 from orchgit.agents.headless import (
     Failure,
     Over,
@@ -37,6 +38,7 @@ from orchgit.agents.headless import (
     silence,
     taken_up,
 )
+from orchgit.core.events import Budget
 from orchgit.core.scope import Scope
 
 KEYS = ("CODEX_API_KEY", "OPENAI_API_KEY")  # only the first is read by `codex exec` itself
@@ -101,7 +103,7 @@ class CodexBackend:
         _, problem = _login()
         if problem:
             return Outcome("auth", None, problem, LOGIN)
-        if job.limits.cost_micro is not None and prices.price_of(job.model) is None:
+        if (job.purse or purse_of(job.limits)).left().cost_micro is not None and _price(job) is None:
             words = f"there is a money limit, and the price of its model ({job.model}) is unknown"
             return Outcome("error", None, words, "set a token limit instead")
         try:
@@ -109,6 +111,11 @@ class CodexBackend:
         except ValueError as error:
             return Outcome("error", None, f"the session to go on from cannot be read: {error}")
         return converse(job, dialect)
+
+
+def _price(job: Job) -> prices.Price | None:
+    given = job.options.get("prices")
+    return prices.price_of(job.model, prices.parse_overrides(given) if given else None)
 
 
 def _login() -> tuple[str, str]:
@@ -154,7 +161,7 @@ class _Codex:
     def memory(self) -> Mapping[str, Any]:
         return {"seen": self.seen}
 
-    def start(self, prompt: str, conversation: str, spent: Usage) -> Start:
+    def start(self, prompt: str, conversation: str, left: Budget) -> Start:
         job = self.job
         if not conversation:
             self.conversation, self.seen = "", {}
@@ -254,7 +261,8 @@ class _Codex:
         self.seen = now
         # Its input has the cached part in it, as ours has not.
         spent = Usage(turn.usage.calls + 1, max(0, total - cached - written), output, cached, written)
-        turn.usage = replace(spent, cost_micro=prices.cost_micro(self.job.model, spent))
+        price = _price(self.job)
+        turn.usage = replace(spent, cost_micro=None if price is None else price.cost_micro(spent))
         try:
             turn.report = json.loads(self.last)
         except ValueError:
@@ -270,7 +278,9 @@ def _failure(message: str) -> Failure:
         return Failure("auth", f"the credential was refused: {words}", LOGIN)
     if re.search(r"context window|context_length", message):
         return Failure("context", words, "give the worker a smaller assignment")
-    if re.search(r"usage limit|insufficient_quota|quota exceeded|billing", message, re.IGNORECASE):
+    if re.search(r"\b429 Too Many|rate.?limit|usage limit", message, re.IGNORECASE):
+        return Failure("limited", words, after_s=_after_s(message))
+    if re.search(r"insufficient_quota|quota exceeded|billing", message, re.IGNORECASE):
         return Failure("unavailable", words, "see the plan or the billing page of the account that is used")
     if re.search(r"model.{0,80}(?:not found|does not exist|not supported)|404 Not Found", message):
         return Failure("unavailable", words, "name another model: --model, or model in .orchestration/config.toml")
@@ -279,6 +289,16 @@ def _failure(message: str) -> Failure:
     if "invalid_request" in message or "400 Bad Request" in message:
         return Failure("error", words)
     return Failure("unavailable", words, passing=True)
+
+
+_UNITS = {"day": 86_400, "hour": 3600, "minute": 60, "second": 1, "s": 1, "ms": 0.001}
+
+
+def _after_s(message: str) -> float | None:
+    """How long it asks to wait, in its words: "try again in 2 days 3 hours", "in 1.5s"."""
+    found = re.search(r"try again in ((?:(?:[0-9.]+) ?(?:day|hour|minute|second|ms|s)s?,? ?)+)", message)
+    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?) ?(day|hour|minute|second|ms|s)", found[1]) if found else []
+    return sum(float(number) * _UNITS[unit] for number, unit in parts) or None
 
 
 def _toml(text: str) -> str:

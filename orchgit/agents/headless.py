@@ -27,6 +27,7 @@ from orchgit.agents.anthropic_api import strict_schema
 from orchgit.agents.budget import Spent, purse_of
 from orchgit.agents.loop import GOES_ON
 from orchgit.agents.toolbox import RESULT_CHARS, shorten
+from orchgit.core.events import Budget
 from orchgit.process import Child
 
 OUTPUT_CAP = 64 << 20  # bytes that one turn may print: an image or two and all tool results, and no flood;
@@ -94,12 +95,13 @@ class Start:
 
 @dataclass(frozen=True)
 class Failure:
-    """`passing`: the same conversation, taken up again, may well get on."""
+    """`passing`: the same conversation, taken up again, may well get on. `after_s`: when, if its service says so."""
 
     status: Status
     message: str
     hint: str = ""
     passing: bool = False
+    after_s: float | None = None
 
 
 class Over(Exception):
@@ -152,8 +154,8 @@ class Turn:
 class Dialect(Protocol):
     """One program's way of speaking. A new one for every job."""
 
-    def start(self, prompt: str, conversation: str, spent: Usage) -> Start:
-        """`conversation` "": a new one. `spent`: in this job so far, for limits that the program keeps itself."""
+    def start(self, prompt: str, conversation: str, left: Budget) -> Start:
+        """`conversation` "": a new one. `left`: for limits that the program keeps itself."""
 
     def hear(self, said: Mapping[str, Any], turn: Turn) -> None:
         """One line of the stream. KeyError, TypeError and the like for a line that is not what it should be."""
@@ -185,6 +187,7 @@ class _Talk:
         self.job, self.dialect = job, dialect
         self.usage = Usage(cost_micro=0)
         self.purse = job.purse or purse_of(job.limits)
+        self.left = Budget()  # when the turn began
         self.until_s = job.clock() + job.limits.seconds
         self.results = {result.name: result for result in job.results}
         self.known = bool(job.session)  # whether there is a conversation to take up
@@ -205,7 +208,9 @@ class _Talk:
                     continue
             if failure is not None:
                 kept = self.session() if failure.status in GOES_ON and self.known else b""
-                return Outcome(failure.status, None, failure.message, failure.hint, session=kept)
+                return Outcome(
+                    failure.status, None, failure.message, failure.hint, session=kept, retry_after_s=failure.after_s
+                )
             try:
                 found = self.delivered(turn.report)
             except ValueError as error:
@@ -247,7 +252,14 @@ class _Talk:
     def turn(self, prompt: str) -> Turn:
         """Start the program, listen to it until it ends or is stopped."""
         turn = Turn(self.job)
-        start = self.dialect.start(prompt, self.dialect.conversation if self.known else "", self.usage)
+        held_s = self.job.held_s()
+        if held_s > 0:
+            turn.failure = Failure("limited", "its service wants no calls now", after_s=held_s)
+            return turn
+        left = self.purse.left()
+        turns = self.job.limits.turns - self.usage.calls
+        self.left = replace(left, turns=max(1, turns if left.turns is None else min(turns, left.turns)))
+        start = self.dialect.start(prompt, self.dialect.conversation if self.known else "", self.left)
         given = json.dumps({"env": dict(start.env), "files": dict(start.files)}).encode()
         argv = [sys.executable, "-I", "-S", "-c", PRELUDE, str(len(given)), *start.argv]
         try:
@@ -324,11 +336,16 @@ class _Talk:
             raise Over("stopped", "the engine asked it to stop")
         if self.job.clock() >= self.until_s:
             raise Over("time", f"the time limit of {self.job.limits.seconds} s was reached")
-        limits, now = self.job.limits, added(self.usage, turn.usage)
-        if now.calls > limits.turns:
-            raise Over("turns", f"the limit of {limits.turns} turns was reached")
-        if limits.tokens is not None and now.input + now.output + now.cache_read + now.cache_write > limits.tokens:
-            raise Over("budget", f"the limit of {limits.tokens} tokens was reached")
+        used = turn.usage
+        if self.left.turns is not None and used.calls > self.left.turns:
+            raise Over("turns", f"the limit of {self.job.limits.turns} turns was reached")
+        tokens = used.input + used.output + used.cache_read + used.cache_write
+        if self.left.tokens is not None and tokens > self.left.tokens:
+            raise Over("budget", "its tokens are used up")
+        try:
+            self.purse.check()
+        except Spent as spent:
+            raise Over(spent.status, spent.words) from None
 
     def count(self, turn: Turn) -> None:
         self.usage = added(self.usage, turn.usage)
@@ -336,7 +353,8 @@ class _Talk:
         try:
             self.purse.spend(turn.usage)
         except Spent as spent:
-            if turn.report is None and (turn.failure is None or turn.failure.passing):
+            failure = turn.failure
+            if turn.report is None and (failure is None or failure.passing or failure.status in ("budget", "turns")):
                 turn.failure = Failure(spent.status, spent.words)
 
     def wait(self, pause_s: float) -> Failure | None:

@@ -21,8 +21,10 @@ import pytest
 from orchgit import wire
 from orchgit.agent_run import Place, confined, refusal, results
 from orchgit.agents import Job, Limits, Outcome, backend, headless
+from orchgit.agents.budget import Ledger
 from orchgit.agents.claude import _rule
 from orchgit.agents.headless import denied, report_schema
+from orchgit.core.events import Budget
 from orchgit.git import cells
 from orchgit.sandbox import Network
 from tests.support import fake_cli
@@ -260,7 +262,9 @@ CLAUDE_ENDINGS = {
     "no login": (f'init(); last(1, result="Not logged in · Please run /login", {API})', "auth"),
     "404": (f"init(); last(1, api_error_status=404, {API})", "unavailable"),
     "no credit": (f'init(); last(1, api_error_status=400, result="Credit balance is too low", {API})', "unavailable"),
-    "529": (f"init(); last(1, api_error_status=529, {API})", "unavailable"),
+    "500": (f"init(); last(1, api_error_status=500, {API})", "unavailable"),
+    "429": (f"init(); last(1, api_error_status=429, {API})", "limited"),
+    "529": (f"init(); last(1, api_error_status=529, {API})", "limited"),
     "no connection": (f"init(); last(1, api_error_status=None, {API})", "unavailable"),
     "401 asked again for minutes": (
         'init(); say({"type": "system", "subtype": "api_retry", "attempt": 1, "error_status": 401, "error": "x"})\n'
@@ -285,8 +289,9 @@ CODEX_ENDINGS = {
         "time.sleep(60)",
         "auth",
     ),
-    "429": ("init(); " + FAILED % "exceeded retry limit, last status: 429 Too Many Requests", "unavailable"),
-    "usage limit": ("init(); " + FAILED % "You've hit your usage limit. Try again at 3 PM.", "unavailable"),
+    "429": ("init(); " + FAILED % "exceeded retry limit, last status: 429 Too Many Requests", "limited"),
+    "500": ("init(); " + FAILED % "We’re currently experiencing high demand", "unavailable"),
+    "usage limit": ("init(); " + FAILED % "You've hit your usage limit. Try again at 3 PM.", "limited"),
     "context": ("init(); " + FAILED % "Your input exceeds the context window of this model.", "context"),
     "bad flag": ("print(\"error: unexpected argument '--x' found\", file=sys.stderr); sys.exit(2)", "error"),
     "exit status 0 and nothing else": ("sys.exit(0)", "error"),
@@ -309,10 +314,42 @@ def test_every_ending(desk: Desk, stream: str, script: str, status: str) -> None
     assert status not in ("auth",) or outcome.hint
     assert time.monotonic() - before < 20
     # What cannot get better is not tried again; what was interrupted is, twice.
-    passing = status in ("error", "unavailable") and ("die()" in script or "sys.exit(0)" in script or "529" in script
-        or "None, is_error" in script or "429" in script)  # fmt: skip
+    passing = (status == "error" and ("die()" in script or "sys.exit(0)" in script)) or (
+        status == "unavailable" and ("=500" in script or "=None, is" in script or "high demand" in script)
+    )  # fmt: skip
     tries = {"no_report": 3 if "shape" in script or "{'report'" in script or '"summary"' in script else 2}
     assert len(desk.starts) == (3 if passing else tries.get(status, 1))
+
+
+def test_a_service_that_wants_patience(desk: Desk) -> None:
+    """The conversation is kept, and when it may go on; another agent's word counts before the program is started."""
+    until = int(time.time()) + 3600
+    limited = {"type": "rate_limit_event", "rate_limit_info": {"status": "rejected", "resetsAt": until}}
+    outcome = desk.run(NEW, f"init(); say({limited!r}); last(1, api_error_status=429, {API})", "done()")
+    assert (outcome.status, 3500 < (outcome.retry_after_s or 0) < 3601) == ("limited", True)
+    held = desk.again(job={"session": outcome.session, "held_s": lambda: 12.0})
+    assert (held.status, held.retry_after_s, len(desk.starts)) == ("limited", 12.0, 1)
+    assert json.loads(held.session)["conversation"] == outcome.conversation
+    again = desk.again(job={"session": held.session})
+    assert (again.status, again.conversation) == ("done", outcome.conversation)
+    assert "go on" in desk.starts[1]["prompt"]
+    words = "You've hit your usage limit. Upgrade, or try again in 2 days 3 hours 5 minutes."
+    outcome = desk.run(CODEX, "init(); " + FAILED % words)
+    assert (outcome.status, outcome.retry_after_s) == ("limited", 2 * 86_400 + 3 * 3600 + 300)
+
+
+def test_shared_budgets(desk: Desk) -> None:
+    """What it may spend at most is told to the program; what it took is taken from all; what is met keeps the work."""
+    ledger = Ledger(Budget(cost_micro=1_000_000), Budget())
+    limits = Limits(cost_micro=5_000_000)
+    outcome = desk.run(NEW, "init(); last(structured_output=None)", job={"purse": ledger.purse(limits, ())})
+    start = desk.starts[0]["argv"]
+    assert start[start.index("--max-budget-usd") + 1] == "1.000000"
+    took = outcome.usage.cost_micro or 0
+    assert ledger.purse(limits, ()).left().cost_micro == 1_000_000 - took
+    ledger.raise_by(Budget(cost_micro=took - 1_000_000))
+    outcome = desk.run(NEW, "init(); last(structured_output=None)", job={"purse": ledger.purse(limits, ())})
+    assert (outcome.status, json.loads(outcome.session)["conversation"]) == ("run_budget", outcome.conversation)
 
 
 @pytest.mark.parametrize("stream", BOTH)
