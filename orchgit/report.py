@@ -124,7 +124,9 @@ def _sentence(body: e.Body) -> str:
             return "cell requested"
         case e.CellMade():
             stopped = sum(1 for c in body.canary if c.endswith(": prevented"))
-            return f"cell made at {id7(body.start)}, {body.sandbox}, canary: {stopped} attempts prevented"
+            more = [short(c) for c in body.canary if not c.endswith("prevented")]
+            made = f"cell made at {id7(body.start)}, {body.sandbox}, canary: {stopped} attempts prevented"
+            return "; ".join([made, *more])
         case e.CellFailed():
             return f"no cell: {short(body.why)}"
         case e.CellRemovalRequested() | e.CellRemoved():
