@@ -228,10 +228,11 @@ def _wished(run: Run) -> e.Body | None:
         work = run.works[name]
         if work.stage not in ("merged", "accepted") or run.landing is not None:
             continue
-        if name in run.outside.pushed:
+        if name in run.outside.pushed and _active(run) < run.settings.parallel:
             hand = run.outside.pushed[name]
             return e.AssignmentStarted(name, work.attempt + 1, work.counted, work.head, (), hand)
-        return e.FixAssigned(name, (), run.outside.wishes[name], forge.alone(run, name))
+        if name in run.outside.wishes:
+            return e.FixAssigned(name, (), run.outside.wishes[name], forge.alone(run, name))
     return None
 
 

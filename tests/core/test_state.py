@@ -35,6 +35,7 @@ from tests.core.world import (
     at,
     example,
     oid,
+    on_a_forge,
     plan_of,
     some_plan,
     some_settings,
@@ -83,6 +84,11 @@ def rows() -> tuple[frozenset[tuple[str, str]], frozenset[tuple[str, str]]]:
     work_rows: set[tuple[str, str]] = set()
     for seed in range(1000, 1105):
         done = sim(seed, (ROUGH, WILD, MOVING)[seed % 3]).drive()
+        run_rows |= done.run_rows
+        work_rows |= done.work_rows
+    for seed in range(1000, 1030):
+        rng = Random(seed)
+        done = Sim(some_plan(rng), seed, ROUGH, on_a_forge(rng, some_settings(rng))).drive()
         run_rows |= done.run_rows
         work_rows |= done.work_rows
     return frozenset(run_rows), frozenset(work_rows)

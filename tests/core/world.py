@@ -21,6 +21,7 @@ from orchgit.core import events as e
 from orchgit.core import state
 from orchgit.core.audit import Changed, Commit, merge_trailers
 from orchgit.core.decide import ENGINE, advance, decide, waiting
+from orchgit.core.forge import LAST, awaited, head
 from orchgit.core.plan import Assignment, Member, Plan, order, upstream
 from orchgit.core.review import SEVERITIES, Finding, Severity
 from orchgit.core.state import HOUSED, Illegal, Run, branch, evolve
@@ -76,6 +77,8 @@ class Odds:
     again: float = 0.0  # an outcome is reported twice
     notes: float = 0.3
     human: float = 0.0  # per step: a human says something unasked
+    unsaid: float = 0.0  # the forge does not take what is written there
+    picky: float = 0.0  # who reads a pull request does something else than approve it
     abort: float = 0.0  # per step
     crash: float = 0.0  # per step: the engine dies
 
@@ -86,7 +89,7 @@ ERRING = Odds(wish=0.1, fails=0.15, stray=0.1, idle=0.05, red=0.15, reassign=0.2
 ROUGH = Odds(
     ask=0.2, invalid=0.2, fails=0.15, away=0.04, blocker=0.1, wish=0.2, stray=0.1, idle=0.05, red=0.12, clash=0.12,
     whole=0.15, reassign=0.15, undecided=0.06, findings=0.5, homeless=0.2, no_cell=0.05, stale=0.05,
-    moved=0.06, no_ship=0.15, again=0.1, human=0.05, abort=0.002, crash=0.03,
+    moved=0.06, no_ship=0.15, again=0.1, unsaid=0.1, picky=0.3, human=0.05, abort=0.002, crash=0.03,
 )  # fmt: skip
 WILD = replace(ROUGH, human=0.2, abort=0.01, crash=0.15, fails=0.3, again=0.2)
 # Everybody works side by side, and the tip is never where it was.
@@ -129,6 +132,15 @@ def some_settings(rng: Random) -> e.Settings:
         reviewers=rng.choice(((), ("security-reviewer",), ("security-reviewer", "style-reviewer"))),
         approval=rng.choice(("human", "human", "policy")), ship=rng.choice(("none", "merge")),
         grants=rng.choice(((), (e.Grant("api-agent", ("extra/**", "web/shared")), e.Grant("web-agent", ("**",))))),
+    )  # fmt: skip
+
+
+def on_a_forge(rng: Random, settings: e.Settings) -> e.Settings:
+    """The same, with a forge."""
+    return replace(
+        settings, forge="github", repository="example.org/acme/shop", issue=rng.choice((0, 65)),
+        plan=rng.choice(("off", "comment")), review=rng.choice(("ship", "worker")),
+        ship=rng.choice(("none", "pr", "pr")),
     )  # fmt: skip
 
 
@@ -276,6 +288,8 @@ class World:
                 done = self._swap(run, event, body)
             case e.ShipRequested():
                 done = self._observe(run, event, body)
+            case e.ForgeRequested():
+                done = self._outward(event, body)
             case _:
                 done = self._think(run, body)
         return e.Draft(done, speaker(body, done), event.seq)
@@ -321,6 +335,18 @@ class World:
                 return self._review(run, body, key)
         totals = e.Totals(1, 2, 0, 30, 4, 1, 2, 0, len(run.works), 3)
         return e.SynthesisWritten("All of it fits.", ("look at it",), totals)
+
+    def _outward(self, event: e.Event, body: e.ForgeRequested) -> e.Body:
+        if self.chance("unsaid", event.seq):
+            return e.ForgeFailed(body.key, "not now", "wait")
+        commit = oid("merge there", body.head) if body.act == "merge" else ""
+        return e.ForgeDone(body.key, 100 + event.seq, f"https://example.org/{body.key}", "", commit)
+
+    def by_hand(self, run: Run, name: str) -> str:
+        """What somebody pushes onto a worker's branch."""
+        work, rng = run.works[name], self.random("hand", name, run.seq)
+        files = {**self.files(work.head), f"{name}/f0" if rng.random() < 0.7 else "stray": f"by hand, {run.seq}"}
+        return self.write(files, (work.head,), f"by hand {run.seq}", "Lea <lea@example.org>")
 
     def _review(self, run: Run, body: e.ReviewRequested, key: tuple[object, ...]) -> e.Body:
         rng = self.random("review", *key)
@@ -389,7 +415,8 @@ class World:
 
     def _gate(self, run: Run, event: e.Event, body: e.GateRequested) -> e.Body:
         name, attempt, work = body.assignment, body.attempt, run.works[body.assignment]
-        start, left = work.attempts[-1].start, self.cells[body.assignment, body.attempt]
+        start, hand = work.attempts[-1].start, work.attempts[-1].hand
+        left = dict(self.files(hand)) if hand else self.cells[body.assignment, body.attempt]
         salvage = self.write(left, (start,), f"salvage {name} {attempt}")
         self.refs[f"refs/orchgit/salvage/{run.id}/{name}/{attempt}"] = salvage
         before = self.files(start)
@@ -399,11 +426,12 @@ class World:
             wrong = [e.Violation("", "nothing was changed")]
         if wrong:
             return e.GateFailed(name, attempt, tuple(wrong), len(wrong), salvage)
-        who = f"{work.spec.worker} <{work.spec.worker}@orchgit.invalid>"
+        author = self.commits[hand].author if hand else ""
+        who = author or f"{work.spec.worker} <{work.spec.worker}@orchgit.invalid>"
         commit = self.write(left, (start,), f"{name} {attempt}", who, event.time)
         assert self.refs[branch(run.id, name)] in (start, commit)
         self.refs[branch(run.id, name)] = commit
-        return e.GatePassed(name, attempt, commit, self.commits[commit].tree, len(changed), salvage)
+        return e.GatePassed(name, attempt, commit, self.commits[commit].tree, len(changed), salvage, author)
 
     def _salvage(self, run: Run, body: e.SalvageRequested) -> e.Body:
         name, attempt = body.assignment, body.attempt
@@ -487,6 +515,7 @@ class Watch:
     merged: set[str] = field(default_factory=set)
     tip: str = ""
     attempts: dict[str, int] = field(default_factory=dict)
+    approved: dict[str, str] = field(default_factory=dict)  # by a human, on the forge
 
     def see(self, before: Run, event: e.Event, after: Run) -> None:
         body = event.body
@@ -507,6 +536,15 @@ class Watch:
                 assert set(before.works[body.assignment].spec.depends_on) <= self.merged
                 assert body.attempt == self.attempts.get(body.assignment, 0) + 1
                 self.attempts[body.assignment] = body.attempt
+                if body.hand:
+                    self.merged.discard(body.assignment)
+            case e.ChangeSeen(what="approved"):
+                self.approved[body.about] = body.commit
+            case e.ForgeRequested(act="push", about="integration") if body.head != (before.started or body).base:
+                heads = {n: w.head for n, w in before.works.items() if (n, body.head) in before.landed}
+                assert heads.items() <= self.approved.items(), "merged there before it was approved"
+            case e.ForgeRequested(act="merge"):
+                assert self.approved["integration"] == body.head == after.tip
             case e.AgentFailed(lost=True) if event.cause is not None:
                 asked = before.pending[event.cause].body
                 if isinstance(asked, e.AgentRequested):
@@ -522,6 +560,8 @@ class Watch:
                 self.passed[body.subject] = (body.onto, body.tree)
             case e.MergePrepared():
                 if body.land == "merge":
+                    if before.settings.review == "worker" and before.by_pr:
+                        assert self.approved[body.assignment] == body.commit, "merged before it was approved"
                     assert self.passed[body.assignment] == (body.old, body.tree)
                     assert self.gated[body.assignment] == body.commit
                 elif body.land == "seal":
@@ -729,6 +769,8 @@ class Sim:
                 edited = replace(run.proposal.plan, goal=f"It is built, says v{run.proposal.version + 1}.")
                 return e.PlanProposed(run.proposal.version + 1, e.plan_digest(edited), edited)
             return e.PlanApproved(run.proposal.version, run.proposal.digest, "human")
+        if need == "review":
+            return self._reads(rng.choice(awaited(run)))
         assert need == "blockers", need
         # Keyed like the agents: a human says the same of the same thing, whenever it is asked.
         blocker = min(run.open_blockers(), key=lambda b: b.about)
@@ -748,6 +790,18 @@ class Sim:
             return e.ShipLeft()
         return e.BlockerAnswered(blocker.id, rng.choice(("", "try again")))
 
+    def _reads(self, about: str) -> e.Body:
+        """What a person does with a pull request."""
+        run, rng = self.run, self.rng
+        said = (e.Comment(f"review/{self.batches}", "lea", "", ""),)
+        if rng.random() >= self.odds.picky:
+            return e.ChangeSeen(about, "approved", head(run, about), "", said)
+        what = rng.choice(("changes", "changes", "pushed", "closed", "merged"))
+        commit = head(run, about)
+        if what == "pushed" and about != LAST and commit:
+            commit = self.world.by_hand(run, about)
+        return e.ChangeSeen(about, what, commit, "Not yet.", said)  # type: ignore[arg-type] # one of its literals
+
     def anything(self) -> e.Body:
         """Something a human could say at any time, sensible or not."""
         run, rng = self.run, self.rng
@@ -763,7 +817,8 @@ class Sim:
             e.PlanApproved(run.plan_version, rng.choice((digest, oid("y"))), "human"),
             e.PlanRejected(run.plan_version, "no"),
             e.PlanProposed(run.plan_version + 1, e.plan_digest(edited), edited),
-            e.ShipAsked(),
+            e.ShipAsked(rng.random() < 0.5),
+            self._reads(rng.choice([LAST, *run.works])),
             e.ScopeGranted(rng.choice(self.plan.assignments).id, 1, ("extra/x",)),
             e.ScopeRefused(rng.choice(self.plan.assignments).id, 1, "no"),
             e.AgentContinued(rng.choice(self.plan.assignments).id, 1, True),

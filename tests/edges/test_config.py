@@ -107,7 +107,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, text: str, said: str) -> None:
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
-    message = refused(tmp_path, "[run]\natempts = 1\nrounds = 0\n[ship]\nmode = 'pr'\n")
+    message = refused(tmp_path, "[run]\natempts = 1\nrounds = 0\n[ship]\nmode = 'mail'\n")
     assert [f"line {n}" in message for n in (2, 3, 5)] == [True] * 3
 
 
@@ -352,6 +352,7 @@ def test_files_as_claude_code_users_have_them(tmp_path: Path) -> None:
     for left_out in ("README.md", "web.md", "dir.md"):
         assert left_out in said
     assert said.count("unknown key") == 1
+    assert "without effect in a run: permissionMode, mcpServers, hooks, skills" in said
 
 
 def test_windows_line_ends_and_a_byte_order_mark(tmp_path: Path) -> None:
