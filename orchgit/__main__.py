@@ -38,6 +38,7 @@ COMMANDS: dict[str, str] = {
     "report": "The report of a run, in Markdown",
     "fetch": "Bring the logs of others' runs",
     "ship": "Merge the work into the branch it was based on",
+    "forge": "Check a pull request of a run, as CI does; print rulesets for GitHub",
     "hooks": "Install, show or remove the guard in this clone",
     "doctor": "What this machine can enforce, tried out",
     "agents": "Which agents are here, and why others are not",
