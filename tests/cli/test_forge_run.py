@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.github_server import GitHub
-from tests.support.scenario import Book, World, make, piece, turn, write
+from tests.support.scenario import Book, Terminal, World, make, piece, turn, write
 
 CONFIG = """
 [forge]
@@ -197,6 +197,12 @@ def test_from_an_issue_to_a_merged_pull_request(there: Place) -> None:
         (f"orchgit/{run}/docs", f"orchgit/{run}/web", "open"),
     ]
     assert there.at("integration") == world.git("rev-parse", "main")
+    before = len(hub.writes())
+    foretold = world.run("ship", "--dry-run").out
+    assert "merge integration main" in foretold
+    assert "web: The web part" in foretold
+    assert f"Closes #{there.issue}" in foretold
+    assert len(hub.writes()) == before
     there.approve("api", "docs")
     lines = [{"path": "src/web/billing.html", "line": 1, "body": "a capital letter, please"}]
     hub.review(there.pull("web").number, "REQUEST_CHANGES", "Not yet.", by="lea", comments=lines)
@@ -280,6 +286,72 @@ def test_killed_at_every_single_write(there: Place) -> None:
     assert outcome(told(there)) == EXPECTED
     assert len(there.killed) > 30
     sound(there)
+
+
+# -- the plan on the issue -------------------------------------------------------------------------------
+
+
+def test_questions_a_rejection_and_an_approval_on_the_issue_while_a_terminal_waits(there: Place) -> None:
+    world, hub = there.world, there.hub
+    only = piece("api", "api-agent", ["src/api/**"], checks=["cat src/api/billing.py"])
+    book = Book().ask("Which currency?").plan(only, goal="Dollars.").plan(only, goal="Euro.")
+    book.work("api", turn(write("src/api/billing.py", "billing = 1\n")))
+    args = ["--backend", "scripted", "--playbook", str(world.playbook(book)), "--ship", "none"]
+    with Terminal(world, "start", f"acme/shop#{there.issue}", *args) as terminal:
+        terminal.expect(r"1\. Which currency")
+        hub.comment(there.issue, "/orchgit answer 1 Euro", by="eve")
+        hub.comment(there.issue, "/orchgit answer 1 Euro, of course", by="lea")
+        terminal.expect("somebody else spoke first")
+        terminal.expect("Approve this plan")
+        first = digest(there)
+        hub.comment(there.issue, "/orchgit reject In euro.\nNot in dollars.", by="lea")
+        terminal.expect("somebody else spoke first")
+        terminal.expect("Approve this plan")
+        # Of the plan before, by its name or by none: not of this one.
+        hub.comment(there.issue, f"/orchgit approve {first}", by="lea")
+        hub.comment(there.issue, "/orchgit approve", by="lea")
+        terminal.expect("does not name which plan")
+        hub.comment(there.issue, f"/orchgit approve {digest(there)}", by="lea")
+        terminal.expect("somebody else spoke first")
+        terminal.end(0)
+    assert world.one("question.answered")["data"]["answers"] == ["Euro, of course"]
+    assert world.one("plan.rejected")["data"]["feedback"] == "In euro.\nNot in dollars."
+    assert world.one("plan.approved")["data"]["version"] == 2
+    assert [len(there.notes(n)) for n in ("questions", "plan/1", "plan/2", "progress")] == [1, 1, 1, 1]
+    assert hub.pulls == []
+    assert "completed" in there.notes("progress")[0]["body"]
+    assert "pass" in world.run("audit").out
+
+
+def test_what_cannot_be_done_is_said_and_nothing_is_half_done(there: Place) -> None:
+    world, hub = there.world, there.hub
+    args = ["--backend", "scripted", "--playbook", str(world.playbook(stacked()))]
+
+    def refused(code: int, *words: str, issue: str = str(there.issue), **env: str) -> None:
+        said = world.run("start", issue, *args, code=code, env=env).err
+        for word in (*words, "\n"):
+            assert word in said, said
+        assert "ghp_" not in said
+
+    pull = hub.issue("not yet a pull request", by="lea")
+    hub.thing(pull).head, hub.thing(pull).base = "main", "main"
+    refused(1, "is a pull request", issue=f"#{pull}")
+    refused(1, "999", issue="999")
+    refused(5, "does not take the token from ORCHGIT_GITHUB_TOKEN", ORCHGIT_GITHUB_TOKEN="ghp_wrong")
+    refused(5, "there is no token", ORCHGIT_GITHUB_TOKEN="")
+    refused(2, "acme/other", issue="acme/other#1")
+    hub.person("bot", "read")
+    refused(5, "may not push")
+    hub.person("bot", "write")
+    hub.hub.archived = True
+    refused(5, "archived")
+    hub.hub.archived, hub.hub.has_issues = False, False
+    refused(1, "has no issues")
+    hub.hub.has_issues = True
+    world.commit({".orchestration/config.toml": "[ship]\nmode = 'pr'\n"})
+    refused(2, "wants a forge", 'kind = "github"')
+    assert world.names() == []
+    assert hub.writes() == []
 
 
 # -- a human's approval before each merge ----------------------------------------------------------------
