@@ -96,10 +96,11 @@ class Writer:
         return text.progress_note(run, asked.state.partition(" ")[0])
 
     def refs(self, run: Run, asked: e.ForgeRequested) -> Mapping[str, str]:
-        """What a push moves, and to where."""
+        """What a push moves, and to where. The log goes with all that it attests."""
+        log = {publish.RUNS + run.id: run.checkpoint.commit} if run.checkpoint and run.checkpoint.commit else {}
         if asked.about == "workers":
-            return {branch(run.id, n): run.works[n].head for n in asked.state.split()}
-        return {publish.RUNS + run.id if asked.about == "log" else run.ref: asked.head}
+            return {**{branch(run.id, n): run.works[n].head for n in asked.state.split()}, **log}
+        return {run.ref: asked.head, **log}
 
     def _output(self, digest: str) -> str:
         return self._store.blob(digest).decode("utf-8", "replace") if self._store.has(digest) else ""

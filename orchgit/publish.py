@@ -9,9 +9,9 @@ A checkpoint is a commit. Its tree:
 
 Its parents are the checkpoint before it, if any, and the tip of the integration branch at that event; its message has
 the trailers `Orchgit-Run` and `Orchgit-Log: <seq>@sha256:<hash>`; author, committer and date are the engine's and that
-event's. Its events are one of `events.MILESTONES`; the last one is the seal of the run. So it is a function of the log
-(but for a signature), and what is done again after a crash is the same: nobody has to ask for it first, and the note
-`log.checkpointed` says that it is there.
+event's. It ends with one of `events.MILESTONES`, the last of them the seal of the run, or with a push to a forge, which
+takes the log with it. So it is a function of the log (but for a signature), and what is done again after a crash is the
+same: nobody has to ask for it first, and the note `log.checkpointed` says that it is there.
 
 The ref only ever moves to a longer log with the same beginning, here and on a remote. Two different events at one
 sequence number are never reconciled: both heads are kept, the other one on `refs/orchgit/forks/<run>/<commit>`.

@@ -164,6 +164,8 @@ class Runner:
                 raise RuntimeError("the engine ends")
 
     def _act(self, world: World, written: list[e.Event]) -> None:
+        if any(isinstance(event.body, e.ForgeRequested) for event in written):
+            self._published(world)  # a push takes the log with it
         for event in written:
             if isinstance(event.body, e.AbortRequested):
                 for stop in world.stops.values():
@@ -172,7 +174,10 @@ class Runner:
                 world.go_on(event.body)
             if event.body.kind == "request" and event.seq in self.run.pending:
                 self._start(world, event)
-        if publish.due(self.run):  # after what was asked for is on its way
+        self._published(world)  # after what was asked for is on its way
+
+    def _published(self, world: World) -> None:
+        if publish.due(self.run):
             self.publish(world.door, world.agents.config.log)
 
     def publish(self, door: Door, settings: LogSettings) -> None:
@@ -183,6 +188,7 @@ class Runner:
 
     def _take_up(self, world: World) -> None:
         """What has no outcome yet: of an engine before this one, or asked for before there was a world to act on."""
+        self._published(world)
         for seq, event in self.run.pending.items():
             if seq not in self._threads:
                 self._start(world, event, inherited=seq in self._inherited)

@@ -262,8 +262,6 @@ def _merged(run: Run) -> Iterator[e.ForgeRequested]:
 def _last(run: Run, *, sure: bool = False) -> Iterator[e.ForgeRequested]:
     assert run.started is not None
     base = run.started.base_ref.removeprefix("refs/heads/")
-    if run.checkpoint and run.checkpoint.commit:
-        yield e.ForgeRequested("push", f"push/log/{run.checkpoint.commit[:12]}", "log", run.checkpoint.commit)
     yield e.ForgeRequested("change", f"change/{LAST}", LAST, run.tip, base)
     for context in CONTEXTS:
         yield _status(run, LAST, run.tip, context)

@@ -41,7 +41,7 @@ _KEY = re.compile(r"<!-- orchgit:([A-Za-z0-9][A-Za-z0-9._-]{0,99})/([A-Za-z0-9][
 def keyed(key: Key, body: str) -> str:
     """A body that carries its key: invisible where Markdown is shown."""
     line = f"<!-- orchgit:{key} -->"
-    if not _KEY.fullmatch(line) or "--" in str(key):
+    if key_of(line) != key or "--" in str(key):  # Markdown's comments end at the first `--`
         raise ValueError(f"not an operation key: {key}")
     return f"{line}\n{body}"
 

@@ -69,7 +69,7 @@ class Pace:
 
 # github.com asks for a second between writes, and answers reads from replicas that lag behind what was written.
 CAREFUL = Pace(1.0, 1.0)
-NEAR = Pace(0.0, 0.2)
+NEAR = Pace(0.0, 0.1)
 
 
 class Client:

@@ -100,7 +100,7 @@ class GitHub:
 
     def ready(self) -> None:
         self.me()
-        if wrong := unwell(self.place, self._repository(), self._client.source):
+        if wrong := unwell(self.place, self._repository(), self._client.source, f"a run cannot write to {self.place}"):
             raise wrong
 
     def _repository(self) -> a.Repository:
@@ -204,6 +204,9 @@ class GitHub:
             if no.status == 404:
                 return None
             raise
+        return self._comment(said)
+
+    def _comment(self, said: object) -> Comment:
         return a.parse(a.CommentAnswer, said).comment(self.me())
 
     def change(self, key: Key, change: Change) -> ChangeRef:

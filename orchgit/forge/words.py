@@ -40,9 +40,8 @@ def refusal(no: Refused, what: str, place: str, repository: Repository | None, s
     return OrchgitError(Kind.NO, what, no.words, _hint(no))
 
 
-def unwell(place: str, repository: Repository, source: str, what: str = "", said: str = "") -> OrchgitError | None:
+def unwell(place: str, repository: Repository, source: str, what: str, said: str = "") -> OrchgitError | None:
     """What keeps a run from writing there; None if nothing does."""
-    why, hint, kind = "", "", Kind.UNAVAILABLE
     if repository.archived:
         why, hint = f"{place} is archived: nobody can write to it", "unarchive it in its settings"
     elif repository.disabled:
@@ -53,7 +52,7 @@ def unwell(place: str, repository: Repository, source: str, what: str = "", said
         hint = "use a token of somebody who may, or a fork of your own: set remote in [forge]"
     else:
         return None
-    return OrchgitError(kind, what or why, " ".join(filter(None, [why if what else "", said])), hint)
+    return OrchgitError(Kind.UNAVAILABLE, what, " ".join(filter(None, [why + ".", said])), hint)
 
 
 def _no_issues(what: str, repository: Repository | None, no: Refused) -> OrchgitError:
@@ -83,4 +82,8 @@ def _hint(no: Refused) -> str:
     ):  # fmt: skip
         if re.search(pattern, said):
             return hint
+    if no.status in (301, 302, 307, 308):
+        return "name it there; for a renamed repository: git remote set-url"
+    if "no commit found" in said:
+        return "push it first"
     return "git remote -v shows which repository this is about" if no.status == 404 else ""

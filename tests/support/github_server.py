@@ -79,9 +79,8 @@ class GitHub:
         if not self.bare.exists():
             self.bare.parent.mkdir(parents=True, exist_ok=True)
             subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(self.bare)], check=True)
-            settings = {"http.receivepack": "true", "uploadpack.allowAnySHA1InWant": "true"}
-            for key, value in settings.items():
-                subprocess.run(["git", "-C", str(self.bare), "config", key, value], check=True)
+            with (self.bare / "config").open("a") as config:
+                config.write("[http]\n\treceivepack = true\n[uploadpack]\n\tallowAnySHA1InWant = true\n")
         if not _SPEC:
             _SPEC.append(Spec())
         self._server = ThreadingHTTPServer(("127.0.0.1", port), _Handler)
@@ -96,6 +95,7 @@ class GitHub:
         self.problems: list[str] = []
         self.faults: list[Fault] = []
         self.lossy = False
+        self.on_request: Callable[[str, str], None] | None = None  # (method, path), before anything is done
         self.on_write: Callable[[int, str, str], None] | None = None  # (how many so far, method, path), once it is done
         self._writes = 0
         self._lost: set[str] = set()
@@ -111,6 +111,8 @@ class GitHub:
         self.stop()
 
     def stop(self) -> None:
+        if not self._thread.is_alive():
+            return
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -320,7 +322,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _api(self, path: str, data: bytes) -> None:
         method, query = self.command, dict(parse_qsl(urlsplit(self.path).query))
-        login, fault, headers = "", None, {}
+        login, fault, headers = "", None, dict[str, str]()
         body = json.loads(data) if data else None
         with self.github.lock:
             try:
@@ -328,6 +330,8 @@ class _Handler(BaseHTTPRequestHandler):
                 if person is None:
                     raise No(401, "Requires authentication")
                 login = person.login
+                if self.github.on_request is not None:
+                    self.github.on_request(method, path)
                 write = method != "GET" and path != "/graphql"
                 mark = hashlib.sha256(f"{method} {path}".encode() + data).hexdigest() if write else ""
                 fault = self.github.due(method, path, lose=mark)
@@ -341,15 +345,19 @@ class _Handler(BaseHTTPRequestHandler):
                     self.github.wrote(method, path)
             except No as no:
                 status, answer = no.status, no.body
+            status, headers, sent = self._shaped(status, answer, headers, query)
             self.github.requests.append(Seen(method, path, login, status, body))
-            if fault and fault.way == "cut":
-                self.close_connection = True
-                return
-            if fault and fault.way == "after":
-                status, answer = fault.status, {"message": fault.message}
-        self._reply(status, answer, headers, query)
+        if fault and fault.way == "cut":
+            self.close_connection = True
+        elif fault and fault.way == "after":
+            self._send(fault.status, {}, b"<html>Bad Gateway</html>")
+        else:
+            self._send(status, headers, sent)
 
-    def _reply(self, status: int, answer: Any, headers: dict[str, str], query: dict[str, str]) -> None:
+    def _shaped(
+        self, status: int, answer: Any, headers: dict[str, str], query: dict[str, str]
+    ) -> tuple[int, dict[str, str], bytes]:
+        """A page of a list, or nothing where the client has it already."""
         if self.command == "GET" and status == 200 and isinstance(answer, list):
             size, page = min(int(query.get("per_page", 30)), 100), int(query.get("page", 1))
             if len(answer) > size * page:
@@ -363,7 +371,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers["ETag"] = f'W/"{hashlib.sha256(data).hexdigest()}"'
             if self.headers.get("If-None-Match") == headers["ETag"]:
                 status, data = 304, b""
-        self._send(status, {"Content-Type": "application/json; charset=utf-8", **headers}, data)
+        return status, {"Content-Type": "application/json; charset=utf-8", **headers}, data
 
     def _send(self, status: int, headers: Mapping[str, str], data: bytes) -> None:
         self.send_response(status)
