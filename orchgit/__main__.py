@@ -44,6 +44,9 @@ COMMANDS: dict[str, str] = {
     "schema": "JSON Schema of the events",
     "report-work": "Inside a cell: hand in the report",
     "request-scope": "Inside a cell: ask for more paths",
+    "mcp": "Inside a cell: the job as an MCP server on stdio",
+    "pre-tool": "Inside a cell: what the plugin's hook asks before an edit",
+    "plugin": "The Claude Code plugin: where it is, how to install it",
     "demo": "The whole of it, in a small repository, with scripted agents",
 }
 

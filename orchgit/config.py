@@ -22,8 +22,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from orchgit.agents import BACKENDS, Limits, Role
-from orchgit.agents.command import PLACES, PREFIX
+from orchgit.agents import BACKENDS, COMMAND, COMMAND_PLACES, Limits, Role
 from orchgit.core.errors import Kind, OrchgitError
 from orchgit.core.events import Grant, Settings
 from orchgit.core.pattern import PatternError, check_pattern
@@ -57,16 +56,18 @@ def _file(text: str) -> str:
 
 
 def _backend(text: str) -> str:
-    if text and text not in BACKENDS and not text.startswith(PREFIX):
+    if text and text not in BACKENDS and not text.startswith(COMMAND):
         raise ValueError(f"there is no such backend{_near(text, BACKENDS)}; one of: {', '.join(BACKENDS)}")
     return text
 
 
 def _argv(words: tuple[str, ...]) -> tuple[str, ...]:
     """A misspelled placeholder would be handed on as it is, and the program would work without its brief."""
-    unknown = [name for word in words for name in re.findall(r"\{([a-z_]+)\}", word) if name not in PLACES]
+    unknown = [name for word in words for name in re.findall(r"\{([a-z_]+)\}", word) if name not in COMMAND_PLACES]
     if unknown:
-        raise ValueError(f"there is no {{{unknown[0]}}}; there are {', '.join(f'{{{name}}}' for name in PLACES)}")
+        raise ValueError(
+            f"there is no {{{unknown[0]}}}; there are {', '.join(f'{{{name}}}' for name in COMMAND_PLACES)}"
+        )
     return words
 
 
@@ -239,10 +240,11 @@ class Forge(_Section):
 
 
 class Log(_Section):
-    """`sign`: a key of SSH, absolute once loaded; "" signs nothing."""
+    """`sign`: a key of SSH, absolute once loaded; "" signs nothing. `tag`: the seal of a run gets a tag."""
 
     publish_all: bool = False
     sign: str = ""
+    tag: bool = False
 
 
 class Notify(_Section):
@@ -314,14 +316,14 @@ class Config(_Section):
             given = {"playbook": self.scripted.playbook}
         elif backend == "human":
             given = {"deadline_s": str(self.human.deadline_s)}
-        elif backend.startswith(PREFIX) and backend in self.backends:
-            given = {"entry": dict(self.command.by_name)[backend.removeprefix(PREFIX)].model_dump_json()}
+        elif backend.startswith(COMMAND) and backend in self.backends:
+            given = {"entry": dict(self.command.by_name)[backend.removeprefix(COMMAND)].model_dump_json()}
         return {key: value for key, value in given.items() if value}
 
     @property
     def backends(self) -> tuple[str, ...]:
         """All that can be chosen here, by the name that chooses it."""
-        described = (f"{PREFIX}{name}" for name, _ in self.command.by_name)
+        described = (f"{COMMAND}{name}" for name, _ in self.command.by_name)
         return (*(name for name in BACKENDS if name != "command"), *described)
 
     def to_json(self) -> str:
@@ -403,12 +405,12 @@ def _known_commands(config: Config, text: str) -> None:
     chosen = [(["agents", "backend"], config.agents.backend)]
     chosen += [(["agents", name, "backend"], agent.backend or "") for name, agent in config.agents.by_name]
     for path, backend in chosen:
-        if backend.startswith(PREFIX) and backend not in config.backends:
+        if backend.startswith(COMMAND) and backend not in config.backends:
             line = _line(text, path)
             where = CONFIG_PATH + (f", line {line}" if line else "")
             near = _near(backend, config.backends)
             raise OrchgitError(
-                Kind.USAGE, f"{where}: there is no [command.{backend.removeprefix(PREFIX)}]{near}", "",
+                Kind.USAGE, f"{where}: there is no [command.{backend.removeprefix(COMMAND)}]{near}", "",
                 f"describe it there; known: {', '.join(config.backends)}",
             )  # fmt: skip
 

@@ -34,7 +34,7 @@ from orchgit.core.review import same
 from orchgit.core.scope import Scope, hook_rules
 from orchgit.core.state import Run, branch
 from orchgit.forge_out import Writer
-from orchgit.git import cells, gate, merges, totals, trees
+from orchgit.git import cells, conventions, gate, merges, totals, trees
 from orchgit.git.door import Door, GitError, Missing
 from orchgit.git.facts import author_of
 from orchgit.git.harvest import is_whiteout
@@ -44,6 +44,7 @@ from orchgit.sandbox.canary import Probe
 from orchgit.watch import Sighting, Watch, Watchdog
 
 OUTLINE_FILES = 400
+MAX_COPIED_BYTES, MAX_COPIED_FILES = 1024**3, 100_000  # of a cell that git could not read
 MAX_LISTED_BYTES = 40_000  # of the violations in one event, as JSON
 
 
@@ -220,11 +221,11 @@ def _cell(world: World, run: Run, event: e.Event, body: e.CellRequested) -> e.Bo
             if found not in ours:
                 return e.CellFailed(name, body.attempt, f"{ref} was moved to {found} by somebody else")
             door.swap([(ref, start, found)], f"orchgit: attempt {body.attempt} starts")
-        door.barrier()
         cell = cells.make(door, cell.root, start, branch=ref, who=work.spec.worker, base=world.base(run))
         missing = cells.copy_in(cell, world.repo.root, world.agents.config.cells.copied)
         githooks.install_cell(str(cell.git), hook_rules(work.spec.scope), base=start, branch=ref)
         probes = _tried(world, cell, work.spec.scope, work.spec.worker)
+        door.barrier(cell.root)  # a file of the base that a power cut empties would be the worker's change
     except merges.Stale as error:
         paths = ", ".join(map(shown, error.paths))
         return e.CellFailed(name, body.attempt, f"the dependencies' work cannot be joined, at: {paths}")
@@ -306,17 +307,39 @@ def _repositories(changes: Sequence[trees.Change]) -> bool:
 def _copy_out(world: World, cell: cells.Cell, name: str, attempt: int) -> str:
     """What git could not read must not be lost with the cell: the files themselves stay, beside the log."""
     kept = world.agents.store.path / "salvage" / f"{name}-{attempt}"
+    room = _Room()
     try:
-        # Of an overlay the files that it changed; what only says that one is gone is left out.
-        shutil.copytree(cell.top, kept, symlinks=True, dirs_exist_ok=True, ignore=_whiteouts)
-    except (OSError, RecursionError) as error:
+        shutil.copytree(
+            cell.top, kept, symlinks=True, dirs_exist_ok=True, ignore=room.whiteouts, copy_function=room.copy
+        )
+    except (OSError, RecursionError, _Full) as error:
         # One that cannot be copied (a pipe, a socket) does not keep the others from it.
         return f"its files are in {kept}, but not all of them: {error}"[:400]
     return f"its files are in {kept}"[:400]
 
 
-def _whiteouts(folder: str, names: list[str]) -> list[str]:
-    return [name for name in names if is_whiteout(os.lstat(os.path.join(folder, name)))]
+class _Full(Exception):
+    pass
+
+
+class _Room:
+    """How much is copied out, at most: a worker must not fill the disk of the log with what it leaves behind."""
+
+    def __init__(self) -> None:
+        self._bytes, self._files = MAX_COPIED_BYTES, MAX_COPIED_FILES
+
+    def whiteouts(self, folder: str, names: list[str]) -> list[str]:
+        """Of an overlay only the files that it changed: what says that one is gone is left out."""
+        self._files -= len(names)
+        if self._files < 0:
+            raise _Full(f"more than {MAX_COPIED_FILES} files")
+        return [name for name in names if is_whiteout(os.lstat(os.path.join(folder, name)))]
+
+    def copy(self, there: str, here: str) -> None:
+        self._bytes -= os.lstat(there).st_size
+        if self._bytes < 0:
+            raise _Full(f"more than {MAX_COPIED_BYTES} bytes")
+        shutil.copy2(there, here, follow_symlinks=False)
 
 
 # -- a worker --------------------------------------------------------------------------------------------
@@ -348,16 +371,19 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
         through = _reconfine(world, cell, run, name)
         if through:
             return e.Draft(e.AgentFailed("error", through), ENGINE, event.seq)
+    assert run.started is not None
+    told = conventions.read(world.door, run.started.base, [root.path for root in scope.roots()])
     lowers = tuple(map(str, cell.lowers))
     watch = world.watchdog.watch(str(cell.top), scope.allows, sighted, ignore=_own_temporary, lowers=lowers)
     world.watches[name, attempt] = watch
     outcome, report = world.agents.run(
-        role="worker", purpose="work", name=body.member, key=brief.key(run, body), brief=brief.work(run, name),
+        role="worker", purpose="work", name=body.member, key=brief.key(run, body), brief=brief.work(run, name, told),
         place=place, stop=stop, cause=event.seq, emit=emit, scope_of=(name, attempt),
         session=world.agents.store.blob(body.session) if body.session else b"", answer=work.answer,
         scope=(work.spec.allow, work.spec.deny),
     )  # fmt: skip
     watch.settle()
+    world.door.barrier(cell.root)  # what it says that it did is there, whatever happens to the machine
     if watch.incomplete:
         emit(e.Draft(e.WatchIncomplete(name, attempt, "; ".join(watch.reasons)[:500]), ENGINE, event.seq))
     if guard.stopped and outcome.status == "stopped":
@@ -588,8 +614,8 @@ def _swap(world: World, run: Run, body: e.MergeRequested) -> e.Body:
             door.swap([(body.ref, body.new, old)], f"orchgit: {body.land} {body.assignment}".rstrip())
         except GitError as error:
             found = door.ref(body.ref)
-            if found == old:  # where it was: it is not the ref that is in the way
-                return e.MergeStale(body.land, body.assignment, found, str(error)[:1000])
+            if (found or "") == old:  # where it was: it is not the ref that is in the way
+                return e.MergeStale(body.land, body.assignment, old, str(error)[:1000])
             if found != body.new:
                 return e.MergeStale(body.land, body.assignment, found or "")
     door.barrier()

@@ -33,7 +33,7 @@ from orchgit.core.errors import Kind, OrchgitError
 from orchgit.core.run import Run
 from orchgit.eventlog import Store, all_runs, pick, runs_dir
 from orchgit.git import merges
-from orchgit.git.door import Door, GitError, Missing
+from orchgit.git.door import IDENTITY, Door, GitError, Missing
 
 RUNS = "refs/orchgit/runs/"
 FORKS = "refs/orchgit/forks/"
@@ -60,8 +60,13 @@ def due(run: Run) -> bool:
     return run.milestone > tried
 
 
-def checkpoint(door: Door, store: Store, run: Run, *, everything: bool, key: str) -> e.LogCheckpointed:
-    """Publish the log up to the run's last milestone; the note to log. Made already, it is found and not made again."""
+def checkpoint(
+    door: Door, store: Store, run: Run, *, everything: bool, key: str, tag: bool = False
+) -> e.LogCheckpointed:
+    """Publish the log up to the run's last milestone; the note to log. Made already, it is found and not made again.
+
+    `tag`: of a run that completed, first a tag of its seal (`tag_of`).
+    """
     events = store.read()[: run.milestone + 1]
     last = events[-1]
     ref = RUNS + run.id
@@ -76,6 +81,8 @@ def checkpoint(door: Door, store: Store, run: Run, *, everything: bool, key: str
         there = _log_at(door, before) if before else b""
         if there is None:
             before, there = "", b""  # somebody deleted its objects: the events are all here
+        if tag and isinstance(last.body, e.RunCompleted):
+            _tag(door, run, last, key)
         if there.startswith(lines) and found:
             return e.LogCheckpointed(last.seq, last.hash, found)
         if not lines.startswith(there):
@@ -111,6 +118,25 @@ def _build(
     trailers = {"Orchgit-Run": run.id, "Orchgit-Log": f"{last.seq}@sha256:{last.hash}"}
     text = merges.message(f"Log of run {run.id}, {last.seq + 1} events", "", trailers)
     return door.write_commit(_tree(door, entries), parents, text, merges.git_date(last.time))
+
+
+def tag_of(run: str) -> str:
+    return f"refs/tags/orchgit/{run}"
+
+
+def _tag(door: Door, run: Run, last: e.Event, key: str) -> None:
+    """On the seal, for who reads git and no log; it names the event that the run ended with. Signed as git signs, so
+    that `git verify-tag` can tell. One that is there and says the same stays."""
+    ref = tag_of(run.id)
+    trailers = {"Orchgit-Run": run.id, "Orchgit-Log": f"{last.seq}@sha256:{last.hash}"}
+    head = f"object {run.tip}\ntype commit\ntag orchgit/{run.id}\ntagger {IDENTITY} {merges.git_date(last.time)}\n\n"
+    text = (head + merges.message(f"Run {run.id}, completed", "", trailers)).encode()
+    found = door.ref(ref)
+    if found and door.read(found)[1].startswith(text):
+        return
+    made = door.write(b"tag", text + (signatures.sign(text, key, namespace="git").encode() if key else b""))
+    door.barrier()
+    door.swap([(ref, made, "")], "orchgit: sealed")
 
 
 def _tree(door: Door, entries: Mapping[bytes, tuple[str, str]]) -> str:
@@ -342,8 +368,9 @@ def _ours(door: Door, run: str) -> dict[str, bytes]:
 def push(door: Door, root: Path, run: str, remote: str, branches: Sequence[str]) -> list[str]:
     """Push branches of a run and its log to a remote, all or none; the refs that were moved. Nothing is ever forced:
     what the remote has must be in what we have, and must still be there when it is moved."""
+    sealed = [tag_of(run)] if door.ref(tag_of(run)) else []
     wanted = {}
-    for ref in (RUNS + run, *branches):
+    for ref in (RUNS + run, *sealed, *branches):
         ours = door.ref(ref)
         if ours is None:
             raise OrchgitError(Kind.NO, f"{ref} is not here", "there is nothing to push", f"orchgit status {run}")

@@ -38,6 +38,8 @@ CLAUDE_KEYS = (
     *("autoCompactWindow", "mcpServers", "hooks", "skills", "initialPrompt", "memory", "background"),
     *("omitClaudeMd", "isolation", "color", "observer", "experimental"),
 )
+# Of these, whoever wrote them expects something of an agent, or is kept from something: it is said that it is not so.
+WITHOUT_EFFECT = ("permissionMode", "mcpServers", "hooks", "skills")
 # The whole roster is in the log's first event, one line of at most 64 KiB; some descriptions are pages long.
 DESCRIPTION_CHARS = 400
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -240,6 +242,10 @@ def _member(source: _Source, path: Path | None, config: Config, warnings: list[s
         if key not in (*CLAUDE_KEYS, *OUR_KEYS):
             near = _near(key, (*CLAUDE_KEYS, *OUR_KEYS))
             warnings.append(f"{source.label}, line {source.lines.get(key, 1)}: unknown key {key!r}{near}")
+    idle = [key for key in WITHOUT_EFFECT if key in source.keys]
+    if idle:
+        line = source.lines.get(idle[0], 1)
+        warnings.append(f"{source.label}, line {line}: without effect in a run: {', '.join(idle)}")
     name = _text(source, "name", required=True)
     if not _NAME.fullmatch(name):
         raise source.wrong("name", f"the name {name!r} is not usable", "use letters, digits, '-', '_' and '.'")

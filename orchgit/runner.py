@@ -182,8 +182,9 @@ class Runner:
 
     def publish(self, door: Door, settings: LogSettings) -> None:
         """A checkpoint of the log, and the note that it is there."""
-        key, everything = settings.sign, settings.publish_all
-        note = publish.checkpoint(door, self.log, self.run, everything=everything, key=key)
+        note = publish.checkpoint(
+            door, self.log, self.run, everything=settings.publish_all, key=settings.sign, tag=settings.tag
+        )
         self.record(e.Draft(note, ENGINE))
 
     def _take_up(self, world: World) -> None:

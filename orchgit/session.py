@@ -119,6 +119,8 @@ def choose(members: tuple[roster.RosterMember, ...], config: Config, options: Op
             raise _nobody(name, {b: probe(b) for b in ([name] if name else config.backends)})
         backend = agents.backend(name)
         model = options.model or member.member.model
+        if name.startswith(agents.COMMAND) and member.tools != agents.ROLE_TOOLS[member.member.role]:
+            said.append(f"{member.member.name}: {name} has tools of its own; `tools` in its file does not bind it")
         if name == "codex" and model.startswith("claude-"):
             said.append(f"{member.member.name}: {model} is no model of Codex's; it takes its own")
             model = ""

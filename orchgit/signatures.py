@@ -16,9 +16,9 @@ NAMESPACE = "orchgit"
 ALLOWED = ".orchestration/allowed_signers"
 
 
-def sign(statement: bytes, key: str) -> str:
+def sign(statement: bytes, key: str, namespace: str = NAMESPACE) -> str:
     """An armoured signature. Raises OrchgitError (USAGE) when the key cannot sign."""
-    argv = ["ssh-keygen", "-q", "-Y", "sign", "-n", NAMESPACE, "-f", key]
+    argv = ["ssh-keygen", "-q", "-Y", "sign", "-n", namespace, "-f", key]
     try:
         done = subprocess.run(argv, input=statement, capture_output=True, check=False, timeout=60)
         said = done.stderr.decode("utf-8", "replace").strip()

@@ -170,13 +170,13 @@ BACKENDS: dict[str, str] = {
 # Never taken because it is there: somebody has to have chosen it, and so with every command.
 ONLY_CHOSEN = ("scripted", "human")
 ONLY_WORKS = ("human",)
+# `command:NAME` is the program that [command.NAME] describes; what its argv may name, as {brief}.
+COMMAND = "command:"
+COMMAND_PLACES = ("brief", "brief_file", "result_file", "workdir", "model")
 
 
 def backend(name: str) -> Backend:
-    """Imported only now: a backend may bring a heavy package. OrchgitError (USAGE) for an unknown name.
-
-    `command:NAME` is the program that the configuration describes under this name.
-    """
+    """Imported only now: a backend may bring a heavy package. OrchgitError (USAGE) for an unknown name."""
     kind, colon, _ = name.partition(":")
     if kind not in BACKENDS or (colon and kind != "command"):
         known = ", ".join(BACKENDS)

@@ -20,15 +20,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchgit.agents import HandIn, Job, Needs, Network, Outcome, Probe, handin
+from orchgit.agents import COMMAND, HandIn, Job, Needs, Network, Outcome, Probe, handin
+from orchgit.agents.headless import denied
 from orchgit.process import Child
 
 if TYPE_CHECKING:
     import tarfile
 
-PREFIX = "command:"
 OWN_MODEL = "its own"  # where the configuration names none
-PLACES = ("brief", "brief_file", "result_file", "workdir", "model")
 MAX_OUTPUT = 64 << 20  # bytes on stdout in one turn: beyond them nobody is working any more,
 MAX_LINES = 300_000  # nor beyond so many lines
 MAX_TAIL = 1 << 20  # of it, for the report
@@ -76,7 +75,7 @@ class CommandBackend:
 
     def probe(self, options: Mapping[str, str]) -> Probe:
         if "entry" not in options:
-            hint = f"describe it in [command.NAME] of .orchestration/config.toml, and choose {PREFIX}NAME"
+            hint = f"describe it in [command.NAME] of .orchestration/config.toml, and choose {COMMAND}NAME"
             return Probe(False, "no program is described", hint)
         found = entry(options)
         where = shutil.which(found.program)
@@ -210,7 +209,7 @@ class _Run:
             watcher.join()
         stderr = self._clean(ended.stderr[-4000:])
         if stderr.strip():
-            self.job.record({"kind": "output", "stream": "stderr", "text": stderr})
+            self._say("stderr", stderr)
         return _Ended(ended.returncode, tail, stderr, why[0] if why else None)
 
     def _filled(self, argv: Sequence[str], files: HandIn) -> tuple[list[str], bool]:
@@ -263,8 +262,15 @@ class _Run:
         if self.kept > MAX_KEPT:
             text = "[… what it printed from here on is left out …]"
         if text:
-            self.job.record({"kind": "output", "stream": "stdout", "text": text})
+            self._say("stdout", text)
             self.job.progress(text[:200])
+
+    def _say(self, stream: str, text: str) -> None:
+        """Into the transcript; and what it says of writes that the sandbox refused, as far as one can tell."""
+        self.job.record({"kind": "output", "stream": stream, "text": text})
+        for path, words in denied(text, self.job.workdir):
+            told = {"kind": "result", "tool": self.entry.program, "ok": False, "refused": True, "layer": "sandbox"}
+            self.job.record({**told, "path": path, "text": words})
 
     def _clean(self, data: bytes) -> str:
         """As text, without terminal escapes, and without the values that it was given."""

@@ -47,8 +47,7 @@ def command(
     name = split(target)
     with _housed(*name) as (found, desk), human.taken(found.cell.root):
         target = f"{found.run.id}/{name[1]}"
-        if not run or not summary:
-            print(safe(desk.brief, lines=True), file=sys.stderr)
+        print(safe(desk.brief, lines=True), file=sys.stderr)
         _say("this shell is the cell's: read what you like, write in the scope; leave it to hand in")
         while True:
             code = _shell(found, desk, run)
@@ -68,29 +67,35 @@ def command(
 @contextmanager
 def _housed(run: str, name: str) -> Iterator[tuple[Housed, Desk]]:
     """The cell that waits for a person. OrchgitError when it does not."""
-    from orchgit.agents import human
     from orchgit.cli.cell import find
+    from orchgit.report import by_hand
 
     found = find(Path.cwd(), run, name)
     try:
-        waited = found.there and found.work.stage == "working"
-        until_s = time.monotonic() + SETTING_UP_S
-        while (desk := human.read(found.cell.root) if waited else None) is None and waited:
-            if time.monotonic() > until_s:
-                break
-            time.sleep(0.1)
+        desk = _desk(found) if name in dict(by_hand(found.run)) else None
         if desk is None:
-            who, stage = found.work.spec.worker, found.work.stage
-            members = found.run.started.roster if found.run.started else ()
-            backend = next((m.backend for m in members if m.name == who), "")
-            why = f"it is {stage}, and its worker is {who}, by {backend}"
-            hint = f"orchgit status {found.run.id}"
-            raise OrchgitError(Kind.NO, f"nobody is waited for at {name}", why, hint)
+            raise OrchgitError(
+                Kind.NO, f"no person is waited for at {name}",
+                f"it is {found.work.stage}, and its worker is {found.work.spec.worker}",
+                f"orchgit status {found.run.id}",
+            )  # fmt: skip
         if found.store.holder() is None:
             _say(f"no engine is alive; what you hand in is taken by: orchgit resume {found.run.id}")
         yield found, desk
     finally:
         found.door.close()
+
+
+def _desk(found: Housed) -> Desk | None:
+    """It is set up a moment after the log says that the worker has started."""
+    from orchgit.agents import human
+
+    until_s = time.monotonic() + SETTING_UP_S
+    while True:
+        desk = human.read(found.cell.root)
+        if desk is not None or time.monotonic() > until_s:
+            return desk
+        time.sleep(0.1)
 
 
 def _shell(found: Housed, desk: Desk, run: str) -> int:
@@ -109,7 +114,8 @@ def _shell(found: Housed, desk: Desk, run: str) -> int:
         raise OrchgitError(Kind.UNAVAILABLE, through, "", "orchgit doctor")
     shell = os.environ.get("SHELL", "/bin/sh")
     argv = sandbox.argv(confinement(cell, places, network=network), [shell, "-c", run] if run else [shell])
-    extra = handin.environment(desk.files) | {k: os.environ[k] for k in ("TERM", "COLORTERM") if k in os.environ}
+    extra = handin.environment(desk.files) | {"PS1": f"{found.work.spec.id} cell \\$ "}
+    extra |= {k: os.environ[k] for k in ("TERM", "COLORTERM") if k in os.environ}
     code = attached.run(argv, cwd=str(cell.work), env=base_env(str(cell.home), str(cell.tmp), extra=extra))
     return 128 - code if code < 0 else code
 

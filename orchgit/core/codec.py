@@ -20,9 +20,12 @@ class DecodeError(ValueError):
     """A JSON value that does not have the shape its type demands; the message begins with where."""
 
 
+_WRITER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
 def dumps(value: object) -> str:
     """The one way of writing JSON here: no spaces, keys in the order given, UTF-8 as it is."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _WRITER.encode(value)
 
 
 def encode(value: Any) -> Any:

@@ -1052,6 +1052,11 @@ def seal(draft: Draft, *, run: str, seq: int, time: str, prev: str) -> Event:
     return Event(seq, run, time, draft.actor, draft.cause, draft.body, prev, digest, line)
 
 
+def _no_float(text: str) -> Any:
+    raise ValueError(f"{text}: only integers")
+
+
+_READER = json.JSONDecoder(parse_float=_no_float, parse_constant=_no_float)
 _KEYS = ["v", "seq", "run", "type", "time", "actor", "cause", "data", "prev", "hash"]
 _SUFFIX = len(',"hash":"') + 64 + len('"}')
 
@@ -1065,7 +1070,7 @@ def envelope(line: bytes) -> dict[str, Any]:
     if len(line) >= MAX_LINE:
         raise LineError(f"{len(line) + 1} bytes, at most {MAX_LINE} fit in one line")
     try:
-        fields: dict[str, Any] = json.loads(line, parse_float=_no_float, parse_constant=_no_float)
+        fields: dict[str, Any] = _READER.decode(line.decode())
         written = dumps(fields).encode()
     except (ValueError, RecursionError) as error:  # a lone surrogate, escaped in the line, fails in encode()
         raise LineError(f"not JSON: {error}") from error
@@ -1100,10 +1105,6 @@ def parse(line: bytes) -> Event:
         fields["seq"], fields["run"], fields["time"], actor, fields["cause"], body,
         fields["prev"], fields["hash"], line + b"\n",
     )  # fmt: skip
-
-
-def _no_float(text: str) -> Any:
-    raise ValueError(f"{text}: only integers")
 
 
 def plan_digest(plan: Plan) -> str:

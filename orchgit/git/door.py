@@ -29,7 +29,7 @@ from orchgit.core.errors import Kind, OrchgitError
 SETTINGS = (
     "core.fsync=all", "core.hooksPath=/dev/null", "core.fsmonitor=false", "core.attributesFile=/dev/null",
     "core.protectHFS=true", "core.protectNTFS=true", "gc.auto=0", "maintenance.auto=false",
-    "advice.graftFileDeprecated=false", "core.logAllRefUpdates=true",
+    "advice.graftFileDeprecated=false", "core.logAllRefUpdates=true", "core.filesRefLockTimeout=1000",
 )  # fmt: skip
 IDENTITY = "orchgit <orchgit@localhost>"
 NULL = {"sha1": "0" * 40, "sha256": "0" * 64}
@@ -288,10 +288,12 @@ class Door:
         parts += ["prepare", "commit"]
         self.run("update-ref", "-m", reason, "-z", "--stdin", stdin="\0".join(parts).encode() + b"\0", refs=True)
 
-    def barrier(self) -> None:
-        """Everything written so far is on the disk when this returns. Needed before the log names it: git syncs
-        files, not the directories they are named in."""
-        sync(self.common)
+    def barrier(self, *more: Path) -> None:
+        """Everything written so far is on the disk when this returns, also on the file systems of `more`. Needed before
+        the log names it: git syncs files, not the directories they are named in; and nobody syncs a cell."""
+        places = {os.stat(place).st_dev: place for place in (*more, self.common)}
+        for place in places.values():
+            sync(place)
 
     def close(self) -> None:
         with self._lock:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from orchgit.core.plan import printable
 from orchgit.core.scope import Scope
 from orchgit.git import links as leads
-from orchgit.git import trees
+from orchgit.git import special, trees
 from orchgit.git.door import Door, GitError, Objects, Scratch, incoming_prefix, quoted
 from orchgit.git.trees import Change, Entry
 
@@ -94,9 +94,12 @@ def admit(door: Door, output: bytes, start: str, when: str) -> Snapshot:
             raise BadPack(f"git refused the work's objects: {error}") from error
         if kinds != [b"commit", *[b"blob"] * (len(ids) - 1)]:
             raise BadPack("the snapshot names objects that are not there, or are of another kind")
-        made = Scratch(door)
+        made, wanted = Scratch(door), _wanted(door, base_tree, gone, there)
         try:
-            tree = trees.edit(made, base_tree, _wanted(door, base_tree, gone, there))
+            special.check(door, wanted, incoming, env)
+            tree = trees.edit(made, base_tree, wanted)
+        except GitError as error:
+            raise BadPack(f"git refuses what a file of its own says: {error}") from error
         except trees.Unmergeable as error:
             raise BadPack(f"{printable(error.path)} is a file and a directory at once") from error
         # The index comes last: with it the pack is there for every reader at once.

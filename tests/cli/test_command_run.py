@@ -74,6 +74,8 @@ def test_from_the_plan_to_the_synthesis(world: World) -> None:
     assert {(s["backend"], s["network"]) for s in started} == {("command:mine", "open")}
     transcript = world.blob(world.events("agent.exited", member="api-agent")[0]["data"]["transcript"])
     assert "refused:" in transcript
+    seen = world.one("scope.violation_seen", layer="sandbox")["data"]
+    assert seen["path"] == "docs/index.md"
     world.run("audit")
     world.none_left()
 

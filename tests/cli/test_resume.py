@@ -253,3 +253,24 @@ def test_two_runs_side_by_side_in_one_repository(world: World) -> None:
     assert [row["run"] for row in listed] == world.names()[::-1]
     world.none_left()
     assert world.git("fsck", "--full", "--strict", "--no-dangling") == ""
+
+
+def test_a_lock_of_somebody_elses_is_left_to_a_human(world: World) -> None:
+    """git holds HEAD.lock, empty, for as long as the hooks of a commit take: whose it is nothing shows. Only who has
+    checked out a branch of the run meets it."""
+    world.run(*world.start_args(simple()), code=4)
+    ref = f"refs/heads/orchgit/{world.name}/integration"
+    head, lock = world.repo / ".git" / "HEAD", world.repo / ".git" / "HEAD.lock"
+    was = head.read_text()
+    head.write_text(f"ref: {ref}\n")
+    lock.touch()
+    world.run("approve")
+    world.run("resume", code=4)
+    assert "HEAD.lock" in world.one("merge.stale")["data"]["why"]
+    assert "HEAD.lock" in world.one("blocker.raised")["data"]["text"]
+    assert lock.exists()
+    lock.unlink()
+    head.write_text(was)
+    world.run("answer", world.name, "B1", "it was left by a git that was killed")
+    world.run("resume")
+    assert world.events("run.completed")

@@ -86,7 +86,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "a space after": (LINE + b" ", "hash is not"),
     "a space before": (b" " + LINE, "hash is not"),
     "a carriage return": (LINE + b"\r\n", "hash is not"),
-    "a byte order mark": (b"\xef\xbb\xbf" + LINE, "hash is not"),
+    "a byte order mark": (b"\xef\xbb\xbf" + LINE, "not JSON"),
     "UTF-16": (LINE.decode().encode("utf-16"), "not"),
     "other spacing": (sealed(TEXT.replace('"seq":17', '"seq": 17')), "not in the form"),
     "escapes": (sealed(TEXT.replace("api", "\\u0061pi")), "not in the form"),

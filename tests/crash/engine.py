@@ -65,7 +65,7 @@ class Block:
         with open(path, "r+b") as file:
             self.map = mmap.mmap(file.fileno(), 4096)
 
-    def arm(self, fault: dict[str, Any] | None, trace: str) -> None:
+    def arm(self, fault: dict[str, Any] | None, trace: str, under: str) -> None:
         action, number, error, classes = "count", 0, 0, ALL
         if fault and fault["kind"] == "call":
             action, number = fault["action"], fault["number"]
@@ -73,7 +73,7 @@ class Block:
         elif fault and fault["kind"] == "count":
             classes = fault.get("classes", ALL)
         self.map[:1024] = bytes(1024)
-        for offset, text in ((256, (fault or {}).get("match", "")), (384, trace)):
+        for offset, text in ((256, (fault or {}).get("match", "")), (384, trace), (640, under)):
             at = FIELDS.size + offset
             self.map[at : at + len(text)] = text.encode()
         self.map[: FIELDS.size] = FIELDS.pack(1, 0, number, ACTIONS[action], error, classes, os.getpid(), 0)
@@ -237,7 +237,7 @@ def no_clearing() -> None:
 
 
 def no_barrier() -> None:
-    door.Door.barrier = lambda self: None  # type: ignore[method-assign]
+    door.Door.barrier = lambda self, *more: None  # type: ignore[method-assign]
 
 
 def forget_requests() -> None:
@@ -302,7 +302,7 @@ def engine(request: dict[str, Any], block: Block, shim: dict[str, str]) -> None:
     for module in list(sys.modules.values()):
         if getattr(module, "clean_env", None) is plain:
             module.clean_env = lambda: {**plain(), **shim}  # type: ignore[attr-defined]
-    block.arm(fault, request.get("trace", ""))
+    block.arm(fault, request["trace"], f"{request['cwd']}/.git")
     code = 3
     try:
         code = program.main(request["argv"])

@@ -12,10 +12,13 @@ import errno
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -24,6 +27,8 @@ from typing import Any
 from orchgit.core.audit import judge, read
 from orchgit.git.door import Door
 from orchgit.git.facts import GitFacts
+from tests.crash import power
+from tests.crash.power import FileSystem, Loss
 from tests.support.scenario import SOURCE, Book, World, bash, finding, make, piece, turn, write
 
 HERE = Path(__file__).parent
@@ -188,19 +193,77 @@ class Lab:
         without = without or self.without
         world = self.fresh()
         result = Result(list(faults), 0, [])
-        begun = False
         for fault in faults:
-            argv = ["resume"] if begun else world.start_args(self.book, "--yes")
-            ran = self.engines.run(world, *argv, fault=fault, without=without)
-            result.fired += ran.fired
-            result.where.append(f"{ran.what} -> {ran.code}")
-            if ran.code is None:
-                result.wrong.append(f"{argv[0]} hangs")
-            if kill and ran.fired and ran.code != -9:
-                result.wrong.append(f"a kill that ended with {ran.code}")
-            begun = bool(world.names()) and world.log.exists()
-            result.wrong += premature(world) if begun else []
-        if not begun:  # killed before it had begun anything: it is started again
+            self._fault(world, result, fault, kill, without)
+        self._end(world, result, without, deadline_s)
+        shutil.rmtree(world.root, ignore_errors=True)
+        return result
+
+    def cases(self, before: tuple[Fault, ...], last: Sequence[Fault]) -> Iterator[Result]:
+        """As `case` of `before` and one of `last`, for each of them; what leads there is done once. What it left is
+        copied, and put back in the same place: paths are part of it."""
+        world, kept = self.fresh(), self.folder / "kept"
+        first = Result(list(before), 0, [])
+        for fault in before:
+            self._fault(world, first, fault, True, self.without)
+        kill_left(world)  # who is at work would go on in one copy and not in the other
+        copy_world(world.root, kept)
+        for fault in last:
+            result = Result([*before, fault], first.fired, [*first.where], [*first.wrong])
+            self._fault(world, result, fault, True, self.without)
+            self._end(world, result, self.without, DEADLINE_S)
+            yield result
+            shutil.rmtree(world.root)
+            copy_world(kept, world.root)
+        shutil.rmtree(world.root)
+        shutil.rmtree(kept)
+
+    def power(
+        self, fault: Fault, losses: Sequence[tuple[Loss, int]], without: tuple[str, ...] = ()
+    ) -> Iterator[Result]:
+        """The power goes there; for each kind of loss and seed, one of the things that can be there afterwards."""
+        world, kept, trace = self.fresh(), self.folder / "kept", self.folder / "trace"
+        common = world.repo / ".git"
+        disk = FileSystem(common)
+        first = Result([fault], 0, [])
+        args = world.start_args(self.book, "--yes")
+        ran = self.engines.run(world, *args, fault=fault, without=without, trace=str(trace))
+        first.fired, first.where = int(ran.fired), [f"{ran.what} -> {ran.code}"]
+        left_over(world)
+        kill_left(world)
+        disk.replay(trace.read_bytes() if trace.exists() else b"")
+        trace.unlink(missing_ok=True)
+        modelled, real = disk.whole(), power.read(common)
+        other = {n for n in modelled.keys() | real.keys() if modelled.get(n) != real.get(n)}
+        if other:
+            first.wrong.append(f"the model is not the machine: {sorted(other)[:5]}")
+        unsynced = young(world.root / "state", disk.synced_ns)
+        copy_world(world.root, kept)
+        for loss, seed in losses:
+            result = Result([fault, {"loss": loss, "seed": seed}], first.fired, [*first.where], [*first.wrong])
+            chance = Random(seed)
+            power.write(common, disk.after(chance, loss))
+            tear(world.root / "state", unsynced, chance, loss)
+            self._end(world, result, without, DEADLINE_S)
+            yield result
+            shutil.rmtree(world.root)
+            copy_world(kept, world.root)
+        shutil.rmtree(world.root)
+        shutil.rmtree(kept)
+
+    def _fault(self, world: World, result: Result, fault: Fault, kill: bool, without: tuple[str, ...]) -> None:
+        argv = ["resume"] if begun(world) else world.start_args(self.book, "--yes")
+        ran = self.engines.run(world, *argv, fault=fault, without=without)
+        result.fired += ran.fired
+        result.where.append(f"{ran.what} -> {ran.code}")
+        if ran.code is None:
+            result.wrong.append(f"{argv[0]} hangs")
+        if kill and ran.fired and ran.code != -9:
+            result.wrong.append(f"a kill that ended with {ran.code}")
+        result.wrong += premature(world) if begun(world) else []
+
+    def _end(self, world: World, result: Result, without: tuple[str, ...], deadline_s: float) -> None:
+        if not begun(world):  # killed before it had begun anything: it is started again
             ran = self.engines.run(world, *world.start_args(self.book, "--yes"), without=without)
         else:
             ran = self.engines.run(world, "resume", without=without, deadline_s=deadline_s)
@@ -208,12 +271,10 @@ class Lab:
             result.wrong.append(f"resume ends with {ran.code}")
         try:
             result.wrong += self.violations(world)
-        except (OSError, ValueError, AssertionError, IndexError, KeyError) as error:
-            result.wrong.append(f"cannot be looked at: {type(error).__name__}: {error}")
+        except (OSError, ValueError, AssertionError, IndexError, KeyError):
+            result.wrong.append(f"cannot be looked at: {traceback.format_exc()[-1500:]}")
         result.said = (world.root / "out.txt").read_text()[-3000:] if result.wrong else ""
         kill_left(world)
-        shutil.rmtree(world.root, ignore_errors=True)
-        return result
 
     def error(self, fault: Fault) -> Result:
         """The machine refuses a call, once or for ever; then it is mended.
@@ -231,9 +292,8 @@ class Lab:
             result.wrong.append(f"it ends with {ran.code}")
         if "Traceback" in said:
             result.wrong.append(f"a traceback: {said[said.index('Traceback') :][-1500:]}")
-        begun = bool(world.names()) and world.log.exists()
-        failed = [] if not begun else [ev for ev in world.events() if ev["type"] in ASKING]
-        if begun:
+        failed = [] if not begun(world) else [ev for ev in world.events() if ev["type"] in ASKING]
+        if begun(world):
             result.wrong += [w for w in audit(world) if "violation" in w]
             ran = self.engines.run(world, "resume")
         else:
@@ -283,6 +343,40 @@ class Lab:
         if not ends or published != ends[-1]:  # `git` strips the last newline
             wrong.append(f"published up to {published}, completed at {ends}")
         return wrong
+
+
+def young(state: Path, since_ns: int) -> list[str]:
+    """Files of cells that no sync has covered."""
+    found = []
+    for path in state.rglob("*"):
+        held = path.lstat()
+        if stat.S_ISREG(held.st_mode) and max(held.st_ctime_ns, held.st_mtime_ns) > since_ns:
+            found.append(str(path.relative_to(state)))
+    return found
+
+
+def tear(state: Path, files: list[str], chance: Random, loss: Loss) -> None:
+    """What is left of these; and it is another boot of the machine."""
+    for name in files:
+        path = state / name
+        what = chance.choice({"all": "ge", "names": "g", "content": "ez", "any": "gezk"}[loss])
+        if what == "g":
+            path.unlink()
+        elif what != "k":
+            size = path.stat().st_size
+            os.truncate(path, 0)
+            os.truncate(path, size * (what == "z"))
+    for done in state.glob("orchgit/*/*/base/done"):
+        done.write_text(done.read_text().replace("-", "0"))
+
+
+def begun(world: World) -> bool:
+    return bool(world.names()) and world.log.exists()
+
+
+def copy_world(there: Path, here: Path) -> None:
+    """With what only overlays make: devices, and attributes of the kernel's."""
+    subprocess.run(["cp", "-a", "--reflink=auto", there, here], check=True)
 
 
 def premature(world: World) -> list[str]:
@@ -375,15 +469,23 @@ def error_points(calls: int, chance: Random, count: int) -> list[Fault]:
     return found
 
 
-def doubles(singles: list[Fault], chance: Random, count: int, calls: int, events: int) -> list[tuple[Fault, Fault]]:
-    """A first fault anywhere, a second one while it recovers: mostly within what recovery itself does."""
+def doubles(
+    singles: list[Fault], chance: Random, count: int, calls: int, events: int, each: int = 1
+) -> list[tuple[Fault, list[Fault]]]:
+    """`count` pairs: a first fault anywhere, and `each` second ones while it recovers: half of them within what
+    recovery itself does, the others in what was left to do, so that they happen."""
     found = []
-    for _ in range(count):
+    while count > 0:
         first = chance.choice(singles)
-        number = chance.choice([chance.randint(1, 60), chance.randint(1, calls)])
-        second = chance.choice([
-            {"kind": "call", "number": number, "action": "kill"},
-            chance.choice(event_points(chance.choice([3, 12, events]))),
-        ])  # fmt: skip
-        found.append((first, second))
+        gone = first["number"] / (calls if first["kind"] == "call" else events)
+        last_call, last_event = max(60, int(calls * (1 - gone))), max(3, int(events * (1 - gone)))
+        seconds: list[Fault] = []
+        for _ in range(min(each, count)):
+            number = chance.choice([chance.randint(1, 60), chance.randint(1, last_call)])
+            seconds.append(chance.choice([
+                {"kind": "call", "number": number, "action": "kill"},
+                chance.choice(event_points(chance.choice([3, last_event]))),
+            ]))  # fmt: skip
+        found.append((first, seconds))
+        count -= each
     return found

@@ -44,8 +44,8 @@ def test_killed_at_a_call(lab: Lab, index: int) -> None:
 @pytest.mark.parametrize("index", range(3))
 def test_killed_again_while_it_recovers(lab: Lab, index: int) -> None:
     singles = event_points(lab.events)[:500] + call_points(lab.calls - 500)
-    (pair,) = doubles(singles, Random(SEED + index), 1, 40, 3)
-    holds(lab, *pair)
+    ((first, (second,)),) = doubles(singles, Random(SEED + index), 1, lab.calls, lab.events)
+    holds(lab, first, second)
 
 
 def test_what_began_half_never_began(lab: Lab) -> None:

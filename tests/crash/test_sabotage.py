@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.crash.harness import AT_WORK, Fault, Lab, book, kill_left, place
+from tests.crash.power import calls
 
 pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="the shim that kills at a call is C, and there is no cc")
 
@@ -129,22 +130,25 @@ def unsynced(lab: Lab, *without: str) -> list[str]:
         world, *world.start_args(lab.book, "--yes"), fault={"kind": "count"}, trace=str(trace), without=tuple(without)
     )
     assert ran.code == 0
-    calls = [line.split("\t") for line in trace.read_text().splitlines()]
+    recorded = trace.read_bytes()
     trace.unlink()
     lines = world.events()
     found, entries, content = [], set[str](), set[str]()
     number = -1
-    for name, path in calls:
+    for name, path, second, _, _ in calls(recorded):
         inside = "/.git/objects/" in path or "/.git/refs/" in path
-        if name == "syncfs":
+        if (name, second) == ("syncfs", "ends"):
             entries.clear()
             content.clear()
-        elif name == "fsync":
+        elif (name, second) == ("fsync", "ends"):
             content.discard(path)
-        elif inside and name in ("write", "pwrite"):
+        elif inside and name == "write":
             content.add(path)
         elif inside and name in ("rename", "link"):
-            entries.add(path)
+            entries.add(second)
+            if path in content:
+                content.remove(path)
+                content.add(second)
         elif name == "write" and path.endswith("/events.jsonl"):
             number += 1
             event = lines[number + lab.first]

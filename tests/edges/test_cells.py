@@ -405,7 +405,9 @@ def test_odd_files_in_the_tree(tmp_path: Path, repo: Repo) -> None:
     door.close()
 
 
-def test_what_git_cannot_read_is_copied_out_as_far_as_it_can_be(tmp_path: Path, repo: Repo) -> None:
+def test_what_git_cannot_read_is_copied_out_as_far_as_it_can_be(
+    tmp_path: Path, repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
     door, cell, start = made(repo, tmp_path / "cell")
     worked(cell, "echo 1 >src/new.py; ln -s /etc src/out; ln -s nowhere src/dangling; rm src/a.py")
     os.mkfifo(cell.work / "src" / "a.py")  # where git has a file
@@ -421,6 +423,12 @@ def test_what_git_cannot_read_is_copied_out_as_far_as_it_can_be(tmp_path: Path, 
     assert os.readlink(kept / "src" / "dangling") == "nowhere"
     os.unlink(cell.work / "src" / "a.py")
     assert "not all" not in effects._copy_out(world, cell, "a", 2)
+    worked(cell, "truncate -s 3M src/large")
+    monkeypatch.setattr(effects, "MAX_COPIED_BYTES", 1024**2)
+    assert "not all of them: more than 1048576 bytes" in effects._copy_out(world, cell, "a", 3)
+    assert not (store.path / "salvage" / "a-3" / "src" / "large").exists()
+    monkeypatch.setattr(effects, "MAX_COPIED_FILES", 3)
+    assert "not all of them: more than 3 files" in effects._copy_out(world, cell, "a", 4)
     door.close()
 
 

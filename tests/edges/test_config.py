@@ -352,6 +352,7 @@ def test_files_as_claude_code_users_have_them(tmp_path: Path) -> None:
     for left_out in ("README.md", "web.md", "dir.md"):
         assert left_out in said
     assert said.count("unknown key") == 1
+    assert "without effect in a run: permissionMode, mcpServers, hooks, skills" in said
 
 
 def test_windows_line_ends_and_a_byte_order_mark(tmp_path: Path) -> None:

@@ -483,6 +483,37 @@ def test_trees_that_git_would_not_make(
     refused(door, mine, output(commit, pack), start)
 
 
+EVIL_URL = b'[submodule "x"]\n\tpath = x\n\turl = -u./evil\n'
+SPELLINGS = (b".gitmodules", b".GITMODULES", b"GITMOD~1", b"gi7eba~1", ".git\u200dmodules".encode(), b".gitmodules ")
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+@pytest.mark.parametrize("folder", [b"", b"src/deep/"])
+def test_what_git_has_rules_for_is_judged_by_them(
+    far: tuple[Repo, Door, str, Repo], name: bytes, folder: bytes
+) -> None:
+    """A tree that names it is made by the engine, after the pack was checked."""
+    mine, door, start, theirs = far
+    git(theirs.root, "checkout", "-q", "-B", "special", start)
+    theirs.write("ok", EVIL_URL)
+    head = theirs.commit("as another name")
+    oid, pack = theirs.ask("rev-parse", f"{head}:ok").encode(), theirs.pack(head, without=(start,))
+    said = refused(door, mine, output(head, pack, there={folder + name: (FILE, oid)}), start)
+    assert "gitmodulesUrl" in said or "is not a name that git takes" in said
+    refused(door, mine, output(head, pack, there={folder + name + b"/f": (FILE, oid)}), start)
+
+
+def test_a_gitmodules_that_is_well_is_taken_in(far: tuple[Repo, Door, str, Repo]) -> None:
+    mine, door, start, theirs = far
+    git(theirs.root, "checkout", "-q", "-B", "special-well", start)
+    theirs.write("ok", b'[submodule "x"]\n\tpath = x\n\turl = ./x\n')
+    head = theirs.commit("as another name")
+    there = {b"src/.gitmodules": (FILE, theirs.ask("rev-parse", f"{head}:ok").encode())}
+    taken = gate.admit(door, output(head, theirs.pack(head, without=(start,)), there=there), start, WHEN)
+    assert [c.path for c in gate.raw_diff(door, door.tree_of(start), taken.tree)] == [b"src/.gitmodules"]
+    assert git(mine.root, "fsck", "--strict", "--no-dangling") == b""
+
+
 def test_packs_that_are_not_right(far: tuple[Repo, Door, str, Repo]) -> None:
     mine, door, start, theirs = far
     git(theirs.root, "checkout", "-q", "-B", "broken", start)

@@ -324,7 +324,7 @@ def test_a_signed_run(tmp_path: Path) -> None:
     )
     assert "cannot sign" in world.run(*world.start_args(simple()), code=2).err
     assert world.names() == []
-    world.commit({".orchestration/config.toml": f'[log]\nsign = "{key}"\npublish_all = true\n'})
+    world.commit({".orchestration/config.toml": f'[log]\nsign = "{key}"\npublish_all = true\ntag = true\n'})
     world.run(*world.start_args(simple()), code=4)
     world.run("approve")
     world.run("resume")
@@ -335,8 +335,27 @@ def test_a_signed_run(tmp_path: Path) -> None:
     for note in (ev["data"] for ev in world.events("log.checkpointed")):
         said = e.checkpoint_statement(world.name, note["seq"], note["hash"])
         assert signatures.verify(said, publish.signature_of(door, note["commit"]), allowed) == "ada"
-    door.close()
     outputs = {r["output"] for ev in world.events("checks.passed") for r in ev["data"]["results"]}
     briefs = {ev["data"]["brief"] for ev in world.events("agent.started")}
     assert {f"blobs/{d}" for d in outputs | briefs} <= world.files(head(world))
+    tag, allowing = f"orchgit/{world.name}", f"gpg.ssh.allowedSignersFile={world.repo / signatures.ALLOWED}"
+    assert world.git("rev-parse", f"{tag}^{{commit}}") == world.one("run.completed")["data"]["tip"]
+    ended = world.one("run.completed")
+    assert f"Orchgit-Log: {ended['seq']}@sha256:{ended['hash']}" in world.git("cat-file", "tag", tag)
+    checked = subprocess.run(
+        ["git", "-c", allowing, "verify-tag", tag], cwd=world.repo, env=world.env, capture_output=True
+    )
+    assert b'Good "git" signature for ada' in checked.stderr, checked.stderr
+    # Made again after a crash it is the same, and is not somebody else's to move.
+    before = world.git("rev-parse", f"refs/tags/{tag}")
+    world.git("update-ref", "-d", f"refs/orchgit/runs/{world.name}")
+    store = Store(world.log.parent)
+    run = replay(world.name, store.read())
+    assert publish.checkpoint(door, store, run, everything=True, key=str(key), tag=True).commit
+    assert world.git("rev-parse", f"refs/tags/{tag}") == before
+    world.git("tag", "-f", "-m", "mine", tag, "HEAD~1")
+    world.git("update-ref", "-d", f"refs/orchgit/runs/{world.name}")
+    unpublished = publish.checkpoint(door, store, run, everything=True, key=str(key), tag=True)
+    assert (unpublished.commit, "git could not take it" in unpublished.why) == ("", True)
+    door.close()
     assert os.path.exists(world.log)
