@@ -435,9 +435,23 @@ def test_each_merge_waits_for_a_human_and_what_is_pushed_by_hand_is_judged(tmp_p
         there.approve("web")
         world.run("ship", code=4)
         assert there.pull("web").merged
+        # What a merge onto a base that moved would give, nobody has checked: a person merges it there.
+        aside = world.root / "aside"
+        world.git("clone", "-q", str(hub.bare), str(aside), cwd=world.root)
+        (aside / "other.md").write_text("other\n")
+        world.git("add", "-A", cwd=aside)
+        world.git("commit", "-q", "-m", "other", cwd=aside)
+        world.git("push", "-q", cwd=aside)
+        hub.hub.sync()
         there.approve("integration")
+        assert "main has moved since the run began" in world.run("ship", code=5).err
+        hub.merge(there.pull("integration").number, by="lea")
         world.run("ship")
-        assert there.files("main") >= {"src/api/billing.py", "src/web/billing.html"}
+        assert hub.thing(there.issue).state == "closed"
+        told = world.run("status", run, "--json").json
+        assert told["phase"] == "completed"
+        assert [p["about"] for p in told["pull_requests"]] == ["api", "web", "integration"]
+        assert there.files("main") >= {"src/api/billing.py", "src/web/billing.html", "other.md"}
         assert {law["verdict"] for law in world.run("audit", "--json").json["laws"]} == {"pass"}
         assert hub.problems == []
     finally:
