@@ -68,7 +68,7 @@ class Writer:
                 return e.ForgeDone(asked.key, run.settings.issue, "")
 
     def _unmoved(self, run: Run, asked: e.ForgeRequested) -> None:
-        """The forge makes the merge: with a base that holds more than the run does, nobody has checked what it gives."""
+        """The forge makes the merge: onto a base that holds more than the run does, nobody has checked what it is."""
         there = publish.remote_ref(self._root, self.forge.remote, f"refs/heads/{asked.base}", self.forge.push_env())
         if (
             there
