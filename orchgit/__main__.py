@@ -37,7 +37,7 @@ COMMANDS: dict[str, str] = {
     "audit": "Check the log, and git against the log",
     "report": "The report of a run, in Markdown",
     "fetch": "Bring the logs of others' runs",
-    "ship": "Merge the work into the branch it was based on",
+    "ship": "Merge the work into the branch it was based on, or by pull requests",
     "forge": "Check a pull request of a run, as CI does; print rulesets for GitHub",
     "hooks": "Install, show or remove the guard in this clone",
     "doctor": "What this machine can enforce, tried out",

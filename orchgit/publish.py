@@ -389,7 +389,7 @@ def send(
     moved = [ref for ref, ours in wanted.items() if there.get(ref) != ours]
     for ref in moved:
         ours, theirs = wanted[ref], there.get(ref, "")
-        if theirs and theirs != judged.get(ref) and not _holds(door, ours, theirs):
+        if theirs and theirs != judged.get(ref) and not holds(door, ours, theirs):
             why = f"{remote} has {theirs} there, which is not part of what is here ({ours})"
             raise OrchgitError(Kind.NO, f"{ref} cannot be pushed", why, f"orchgit fetch {remote} says more")
     leases = [f"--force-with-lease={ref}:{there.get(ref, '')}" for ref in moved]
@@ -411,12 +411,18 @@ def bring(root: Path, remote: str, ref: str, into: str, env: Mapping[str, str]) 
     )  # fmt: skip
 
 
+def remote_ref(root: Path, remote: str, ref: str, env: Mapping[str, str]) -> str:
+    """Where a ref of a remote stands; "" for nowhere."""
+    return _there(root, remote, [ref], env).get(ref, "")
+
+
 def _there(root: Path, remote: str, refs: Iterable[str], env: Mapping[str, str]) -> dict[str, str]:
     said = _git(root, "ls-remote", remote, *refs, env=env).decode()
     return {ref: oid for oid, _, ref in (line.partition("\t") for line in said.splitlines())}
 
 
-def _holds(door: Door, tip: str, commit: str) -> bool:
+def holds(door: Door, tip: str, commit: str) -> bool:
+    """Whether `commit` is part of `tip`. One that is not here is not."""
     try:
         door.run("merge-base", "--is-ancestor", commit, tip)
     except GitError:

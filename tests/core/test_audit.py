@@ -303,7 +303,7 @@ TRUSTED = {
     "member message output_tokens refused refused.* status transcript",
     "agent.failed": "hint lost message status",
     "agent.reported": "produced produced.* summary",
-    "gate.passed": "files salvage tree",
+    "gate.passed": "author files salvage tree",
     "checks.passed": "results.*.duration_ms results.*.output results.*.tests",
     "verdict.given": "reasons",
     "review.reported": "findings.*.id findings.*.owner findings.*.reviewer findings.*.state summary",
