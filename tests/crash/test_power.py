@@ -6,7 +6,6 @@ The whole of it: `python -m tests.crash --power 600`.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -18,16 +17,11 @@ from tests.crash.power import Files, FileSystem, Loss, read, write
 pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="the shim that kills at a call is C, and there is no cc")
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab() as made:
-        yield made
-
-
-def test_the_power_goes(lab: Lab) -> None:
-    """Half-way, while two workers are at work."""
-    point: Fault = {"kind": "call", "number": lab.calls // 2, "action": "kill"}
-    for result in lab.power(point, [("any", 1), ("all", 2)]):
+@pytest.mark.parametrize("tenth", [5, *(pytest.param(n, marks=pytest.mark.whole) for n in (1, 2, 3, 4, 6, 7, 8, 9))])
+def test_the_power_goes(lab: Lab, tenth: int) -> None:
+    """By default half-way, while two workers are at work."""
+    point: Fault = {"kind": "call", "number": lab.calls * tenth // 10, "action": "kill"}
+    for result in lab.power(point, [("any", tenth)]):
         assert result.wrong == [], f"{result.faults}: {result.where}\n{result.said}"
         assert result.fired == 1
 
