@@ -1,4 +1,4 @@
-"""A seeded sample of `python -m tests.crash`, which is all of it; `-m whole` has the half that is left out by default."""
+"""A seeded sample of `python -m tests.crash`, which is all of it; `-m whole` has what is left out by default."""
 
 from __future__ import annotations
 
