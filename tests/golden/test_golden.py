@@ -59,6 +59,18 @@ def test_its_lines_are_as_the_published_schema_says(golden: Golden) -> None:
         assert validator.is_valid(json.loads(line)), line
 
 
+def test_events_in_the_docs_are_as_the_published_schema_says() -> None:
+    """And whole: their hash is theirs. A line with an ellipsis is a sketch."""
+    validator = pytest.importorskip("jsonschema", reason="pip install -e .[dev]").Draft202012Validator(published())
+    root = Path(__file__).parents[2]
+    texts = [path.read_text() for path in (root / "README.md", *(root / "docs").glob("*.md"))]
+    shown = [line for text in texts for line in text.splitlines() if line.startswith('{"v":') and "…" not in line]
+    assert shown
+    for line in shown:
+        assert validator.is_valid(json.loads(line)), line
+        envelope(line.encode())
+
+
 # -- every byte ------------------------------------------------------------------------------------------
 
 
