@@ -412,7 +412,9 @@ def debris(world: World) -> list[str]:
     found = [str(p.relative_to(common)) for p in common.rglob("*.lock")]
     found += [str(p.relative_to(common)) for p in common.rglob("tmp_*")]
     found += [str(p.relative_to(common)) for p in common.glob("orchgit/engine.git/incoming-*")]
-    found += [str(p.relative_to(common)) for p in (common / "orchgit/runs").rglob(".*")]
+    # What was copied out of a cell that git could not read stays, whatever its names.
+    half = (common / "orchgit/runs").rglob(".*")
+    found += [str(p.relative_to(common)) for p in half if "/salvage/" not in str(p)]
     packs = {p.stem for p in common.glob("objects/pack/*.pack")}
     found += sorted(packs ^ {p.stem for p in common.glob("objects/pack/*.idx")})
     found += world.cells_left()

@@ -36,3 +36,13 @@ def test_refused_at_the_log(lab: Lab, number: int, classes: int) -> None:
     assert result.wrong == [], f"{fault}: {result.where}\n{result.said}"
     assert result.fired == 1
     assert result.where[0].endswith("-> 3")
+
+
+def test_refused_at_the_last_thing_that_is_published(lab: Lab) -> None:
+    """By the thread that owns the log, where nothing but words may come of it."""
+    engines_own: Fault = {"classes": 1, "match": "tmp_obj_orchgit"}
+    world = lab.fresh()
+    ran = lab.engines.run(world, *world.start_args(lab.book, "--yes"), fault={"kind": "count", **engines_own})
+    result = lab.error({"kind": "call", "number": ran.counted, "action": "once", "errno": errno.EDQUOT, **engines_own})
+    assert result.wrong == [], f"{result.where}\n{result.said}"
+    assert (result.fired, result.where[0].endswith("-> 3")) == (1, True)
