@@ -46,3 +46,11 @@ def test_refused_at_the_last_thing_that_is_published(lab: Lab) -> None:
     result = lab.error({"kind": "call", "number": ran.counted, "action": "once", "errno": errno.EDQUOT, **engines_own})
     assert result.wrong == [], f"{result.where}\n{result.said}"
     assert (result.fired, result.where[0].endswith("-> 3")) == (1, True)
+
+
+def test_refused_before_there_is_a_run(lab: Lab) -> None:
+    result = lab.error({
+        "kind": "call", "number": 1, "action": "once", "errno": errno.ENOSPC, "classes": 1, "match": "engine.git",
+    })  # fmt: skip
+    assert result.wrong == [], f"{result.where}\n{result.said}"
+    assert (result.fired, result.where[0].endswith("-> 3")) == (1, True)
