@@ -228,6 +228,7 @@ class Network(_Section):
     worker: AgentReach = "auto"
     reviewer: AgentReach = "auto"
     checks: Reach = "none"
+    setup: Reach = "none"
 
     def of(self, role: Role, least: Reach) -> Reach:
         said: AgentReach = getattr(self, role)
@@ -236,7 +237,7 @@ class Network(_Section):
     def asked(self) -> dict[str, Reach]:
         """By role, what the machine has to be able to keep; `auto` as for an agent that needs nothing."""
         roles: tuple[Role, ...] = ("orchestrator", "worker", "reviewer")
-        return {**{role: self.of(role, "none") for role in roles}, "checks": self.checks}
+        return {**{role: self.of(role, "none") for role in roles}, "checks": self.checks, "setup": self.setup}
 
 
 class Cells(_Section):
@@ -244,6 +245,16 @@ class Cells(_Section):
     overlay: Literal["auto", "never"] = "auto"
     # `copy` would hide a method of pydantic's; the file and the JSON say "copy".
     copied: tuple[LocalFile, ...] = Field(default=(), alias="copy")
+    share: tuple[LocalFile, ...] = ()
+
+
+class Setup(_Section):
+    """What a working tree needs that has to be made; see ground.py."""
+
+    command: str = ""
+    makes: tuple[LocalFile, ...] = ()
+    locks: tuple[LocalFile, ...] = ()
+    deadline_s: Annotated[int, Field(ge=1, le=86_400)] = 900
 
 
 class Checks(_Section):
@@ -295,6 +306,7 @@ class Config(_Section):
     sandbox: Sandbox = Sandbox()
     network: Network = Network()
     cells: Cells = Cells()
+    setup: Setup = Setup()
     checks: Checks = Checks()
     watch: Watch = Watch()
     ship: Ship = Ship()
@@ -350,6 +362,8 @@ class Config(_Section):
         if backend == "anthropic":
             given = {"thinking": self.anthropic.thinking, "effort": self.anthropic.effort}
             given |= {"long_context": str(self.anthropic.long_context), "prices": self._prices()}
+        elif backend == "codex":
+            given = {"prices": self._prices()}
         elif backend == "scripted":
             given = {"playbook": self.scripted.playbook}
         elif backend == "human":
@@ -440,6 +454,12 @@ def _validate(data: dict[str, Any], text: str, root: Path, env: Mapping[str, str
     try:
         config = Config.model_validate(_frozen(shaped))
         _known_commands(config, text)
+        if config.setup.command and not config.setup.makes:
+            what, right = (
+                "[setup] has a command and does not say what it makes",
+                'for example: makes = ["node_modules"]',
+            )
+            raise OrchgitError(Kind.USAGE, f"{CONFIG_PATH}: {what}", "only what is named there is kept", right)
     except ValidationError as error:
         problems = [_complaint(p, shaped, text, env) for p in error.errors(include_url=False)]
         what = "\n".join(said for said, _ in problems)

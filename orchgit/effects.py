@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from orchgit import brief, cellrun, checks, githooks, wire
+from orchgit import brief, cellrun, checks, githooks, ground, wire
 from orchgit.agent_run import Agents, Emit, Place, confined, live_transcript
 from orchgit.agents import Role, human
 from orchgit.agents.budget import taken
@@ -100,6 +100,18 @@ class World:
             return None
         with self._making:
             return cells.make_base(self.door, self.state / "base", run.started.base)
+
+    def ground(self, run: Run) -> ground.Ground:
+        """What else this run's cells stand on. Raises OrchgitError, GitError."""
+        config, base = self.agents.config, self.base(run)
+        if run.started is None or not (config.cells.share or config.setup.command):
+            return ground.Ground()
+        with self._making:
+            return ground.make(
+                self.door, config, self.agents.sandbox, user_tree=self.repo.root, place=self.state,
+                cache=self.state.parent / "setup", commit=run.started.base, base=base,
+                say=lambda line: self.agents.progress("set-up", line),
+            )  # fmt: skip
 
     def cell(self, assignment: str, attempt: int) -> cells.Cell:
         return cells.Cell(self.state / f"{assignment}-{attempt}")
@@ -229,7 +241,11 @@ def _cell(world: World, run: Run, event: e.Event, body: e.CellRequested) -> e.Bo
             if found not in ours:
                 return e.CellFailed(name, body.attempt, f"{ref} was moved to {found} by somebody else")
             door.swap([(ref, start, found)], f"orchgit: attempt {body.attempt} starts")
-        cell = cells.make(door, cell.root, start, branch=ref, who=work.spec.worker, base=world.base(run))
+        stands = world.ground(run)
+        cell = cells.make(
+            door, cell.root, start, branch=ref, who=work.spec.worker, base=world.base(run), under=stands.layers
+        )  # fmt: skip
+        cells.overlook(cell, stands.names)
         missing = cells.copy_in(cell, world.repo.root, world.agents.config.cells.copied)
         githooks.install_cell(str(cell.git), hook_rules(work.spec.scope), base=start, branch=ref)
         probes = _tried(world, cell, work.spec.scope, work.spec.worker)
@@ -245,7 +261,7 @@ def _cell(world: World, run: Run, event: e.Event, body: e.CellRequested) -> e.Bo
     if through:
         return e.CellFailed(name, body.attempt, through)
     canary = [f"{p.name}: {'prevented' if p.prevented else 'not prevented'}" for p in probes]
-    canary += [f"not copied, not there: {m}" for m in missing]
+    canary += [f"not copied, not there: {m}" for m in missing] + [stands.told] * bool(stands.told)
     loose = tuple(r.path or "." for r in work.spec.scope.roots() if not r.exact)
     return e.CellMade(name, body.attempt, start, ref, world.agents.level.name, tuple(canary), loose)
 
@@ -568,14 +584,19 @@ def _all_checks(run: Run) -> tuple[str, ...]:
 
 def _run_checks(world: World, run: Run, tree: str, commands: tuple[str, ...], name: str) -> list[checks.Checked]:
     team = world.agents
+    try:
+        under = world.ground(run).layers
+    except OrchgitError as error:
+        raise GitError(f"{error.what}: {error.why}") from error
     return run_checks(
-        world.door, world.repo, team.config, team.sandbox, world.state / name, tree, commands, world.base(run)
+        world.door, world.repo, team.config, team.sandbox, world.state / name, tree, commands, world.base(run),
+        under,
     )  # fmt: skip
 
 
 def run_checks(
     door: Door, repo: UserRepo, config: Config, sandbox: Sandbox, place: Path, tree: str, commands: tuple[str, ...],
-    base: cells.Base | None = None,
+    base: cells.Base | None = None, under: Sequence[Path] = (),
 ) -> list[checks.Checked]:  # fmt: skip
     """All of them, in order, also after a failure: the feedback should name everything at once.
 
@@ -584,7 +605,7 @@ def run_checks(
     """
     done = []
     for number, command in enumerate(commands):
-        cell = cells.plain_checkout(door, place.with_name(f"{place.name}-{number}"), tree, base)
+        cell = cells.plain_checkout(door, place.with_name(f"{place.name}-{number}"), tree, base, under)
         try:
             cells.copy_in(cell, repo.root, config.cells.copied)
             writable = (str(cell.work), str(cell.home))
@@ -676,7 +697,8 @@ def _view(world: World, run: Run, event: e.Event, commit: str, member: str) -> P
     root = world.state / f"view-{event.seq}"
 
     def make() -> Any:
-        cell = cells.make(world.door, root, commit, who="reader", base=world.base(run))
+        stands = world.ground(run)
+        cell = cells.make(world.door, root, commit, who="reader", base=world.base(run), under=stands.layers)
         needs = world.agents.needs(member)
         return confined(world.agents.sandbox, cell, (), network=needs.network, readable=needs.readable)
 

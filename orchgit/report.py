@@ -14,7 +14,7 @@ from orchgit import report_cost
 from orchgit.core import events as e
 from orchgit.core.codec import encode
 from orchgit.core.decide import advance, describe, waiting
-from orchgit.core.forge import awaited
+from orchgit.core.forge import approved, awaited, changes
 from orchgit.core.plan import Plan, order, waves
 from orchgit.core.scope import precision
 from orchgit.core.state import Run
@@ -124,7 +124,9 @@ def _sentence(body: e.Body) -> str:
             return "cell requested"
         case e.CellMade():
             stopped = sum(1 for c in body.canary if c.endswith(": prevented"))
-            return f"cell made at {id7(body.start)}, {body.sandbox}, canary: {stopped} attempts prevented"
+            more = [short(c) for c in body.canary if not c.endswith("prevented")]
+            made = f"cell made at {id7(body.start)}, {body.sandbox}, canary: {stopped} attempts prevented"
+            return "; ".join([made, *more])
         case e.CellFailed():
             return f"no cell: {short(body.why)}"
         case e.CellRemovalRequested() | e.CellRemoved():
@@ -457,6 +459,10 @@ def status_json(run: Run) -> dict[str, Any]:
         "blockers": [
             {"id": b.id, "kind": b.kind, "about": b.about, "text": b.text, "open": b.open} for b in run.blockers
         ],
+        "pull_requests": [
+            {"about": about, "number": p.number, "url": p.url, "approved": approved(run, about)}
+            for about, p in changes(run)
+        ],
         "pending": [{"seq": s, "type": ev.body.type} for s, ev in run.pending.items()],
         "waits": [
             {"agent": w.member, "backend": w.backend, "until": w.until, "why": w.why} for w in run.waits.values()
@@ -486,6 +492,9 @@ def markdown(run: Run, log: Sequence[e.Event]) -> str:
         for n, w in run.works.items():
             rows.append(f"| {n} | {safe(w.spec.worker)} | {w.stage} | {len(w.attempts)} | `{id7(w.head)}` |")
         parts += ["## Assignments", "\n".join(rows)]
+    opened = [f"- {about}: {safe(p.url)}" for about, p in changes(run)]
+    if opened:
+        parts += ["## Pull requests", "\n".join(opened)]
     reviews = [ev.body for ev in log if isinstance(ev.body, e.ReviewReported)]
     if reviews:
         listed = [

@@ -123,14 +123,25 @@ def choose(members: tuple[roster.RosterMember, ...], config: Config, options: Op
             raise _nobody(name, {b: probe(b) for b in ([name] if name else config.backends)})
         backend = agents.backend(name)
         model = options.model or member.member.model
-        if name.startswith(agents.COMMAND) and member.tools != agents.ROLE_TOOLS[member.member.role]:
-            said.append(f"{member.member.name}: {name} has tools of its own; `tools` in its file does not bind it")
+        if name.startswith(agents.COMMAND):
+            said += _unbound(member, name)
         if name == "codex" and model.startswith("claude-"):
             said.append(f"{member.member.name}: {model} is no model of Codex's; it takes its own")
             model = ""
         model = "scripted" if name == "scripted" else model or backend.default_model
         chosen.append(replace(member, member=replace(member.member, backend=name, model=model)))
     return tuple(chosen), [*said, *_open(chosen, config)]
+
+
+def _unbound(member: roster.RosterMember, name: str) -> list[str]:
+    """What the configuration says of a member and a command cannot be held to, in words."""
+    who, limits = member.member.name, member.limits
+    found = []
+    if member.tools != agents.ROLE_TOOLS[member.member.role]:
+        found.append(f"{who}: {name} has tools of its own; `tools` in its file does not bind it, the sandbox does")
+    if limits.tokens is not None or limits.cost_micro is not None:
+        found.append(f"{who}: {name} does not tell what it uses; of its limits only `seconds` is kept")
+    return found
 
 
 def _open(chosen: list[roster.RosterMember], config: Config) -> list[str]:

@@ -836,8 +836,10 @@ def _change_seen(run: Run, event: e.Event) -> Run:
             need(body.commit != forge.head(run, body.about), "that is what we pushed")
             outside = replace(outside, pushed={**outside.pushed, body.about: body.commit})
             run = replace(run, rounds_allowed=run.round + run.settings.rounds)
-        case "merged" if last:
-            run = replace(run, shipped=body.commit)
+        case "merged" if last:  # whatever kept us from it
+            about = ("ship", "forge")
+            blockers = tuple(replace(b, answer="merged") if b.open and b.about in about else b for b in run.blockers)
+            run = replace(run, shipped=body.commit, blockers=blockers)
         case "closed" if last:
             return _ship_left(run, event)
         case _:

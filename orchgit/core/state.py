@@ -178,7 +178,8 @@ def evolve(run: Run, event: e.Event) -> Run:
     elif isinstance(body, e.AgentStarted) and event.cause is not None and event.cause in pending:
         begun = begun | {event.cause}
     stopped = run.stopped and body.kind not in ("input", "outcome")
-    milestone = event.seq if isinstance(body, e.MILESTONES) else run.milestone
+    shown = isinstance(body, e.ForgeRequested) and body.act == "push"  # the log goes with what it attests
+    milestone = event.seq if shown or isinstance(body, e.MILESTONES) else run.milestone
     return replace(
         run, seq=event.seq, hash=event.hash, time=event.time, pending=pending, begun=begun, waits=waits,
         stopped=stopped, milestone=milestone,

@@ -94,6 +94,7 @@ def test_no_sentence_moves_the_cursor_whatever_the_event_holds(body: e.Body) -> 
     assert calm(report.say(event_of(body)))
 
 
+SAID_THERE = (e.Comment("comment/7", "lea", "2026-01-01T00:00:00Z", "u"),)
 SAID: list[tuple[e.Body, str]] = [
     (replace(example(e.RunStarted), scripted=True), "SCRIPTED agents, no model is called"),
     (e.RunResumed("t", 12, "s", True), "run resumed; 12 bytes of an unfinished line were set aside"),
@@ -108,6 +109,9 @@ SAID: list[tuple[e.Body, str]] = [
     (e.ReviewReported("r", 1, "t", "fine", (), ()), "r: clean, no findings. fine"),
     (e.ShipObserved("refs/heads/main", "", "it is gone"), "cannot ship: it is gone"),
     (e.SalvageKept("api", 1, "", "nothing was changed"), "nothing to set aside: nothing was changed"),
+    (e.PlanApproved(2, "d" * 64, "human", "", SAID_THERE), "by a human by lea (comment/7, 2026-01-01T00:00:00Z)"),
+    (e.ForgeFailed("change/api", "no network"), "FORGE: change/api could not be written: no network"),
+    (e.ChangeSeen("api", "changes", "c" * 40, "No.", SAID_THERE), "lea wants changes in api at cccccccccc No."),
 ]
 
 
