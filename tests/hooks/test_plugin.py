@@ -99,11 +99,11 @@ def edit(cell: cells.Cell, path: str, cwd: str = ".") -> dict[str, object]:
 
 
 def test_the_hook_knows_the_scope(cell: cells.Cell) -> None:
-    for path in ("src/a.py", f"{cell.work}/src/new/b.py", "lock.json", str(cell.tmp / "scratch")):
+    for path in (f"{cell.work}/src/new/b.py", "lock.json", str(cell.tmp / "scratch")):
         assert hook(cell, edit(cell, path)) == (0, ""), path
     for path, why in (
-        ("docs/a.md", "no pattern"), (f"{cell.work}/docs/a.md", "no pattern"), ("src/secret/k", "denies"),
-        ("src/../docs/a.md", "no pattern"), ("src/out/a.md", "no pattern"), ("src/package.json", "protected"),
+        ("src/secret/k", "denies"), ("src/../docs/a.md", "no pattern"), ("src/out/a.md", "no pattern"),
+        ("src/package.json", "protected"),
     ):  # fmt: skip
         code, words = hook(cell, edit(cell, path))
         assert code == 2, path
