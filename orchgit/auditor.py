@@ -40,18 +40,21 @@ class Audit:
     def __exit__(self, *_: object) -> None:
         self._door.close()
 
+    def read(self) -> Reading:
+        """The log by itself."""
+        data = (self._directory / "events.jsonl").read_bytes() if self._directory else self._facts().log() or b""
+        return read(self.run, *split(data))
+
     def judge(self, *, rerun: bool = False) -> Told:
-        facts = GitFacts(self._door, self.run, self._directory, signatures.verify)
-        if self._directory:
-            source, data = "the run's directory", (self._directory / "events.jsonl").read_bytes()
-        else:
-            source, data = f"{publish.RUNS}{self.run}, as it was published", facts.log() or b""
-        lines, tail = split(data)
-        reading = read(self.run, lines, tail)
+        facts, reading = self._facts(), self.read()
+        source = "the run's directory" if self._directory else f"{publish.RUNS}{self.run}, as it was published"
         results = judge(reading, facts)
         if rerun:
             results.append(self._rerun(reading, results))
         return Told(self.run, source, reading, tuple(results), anchors(reading, facts))
+
+    def _facts(self) -> GitFacts:
+        return GitFacts(self._door, self.run, self._directory, signatures.verify)
 
     def _rerun(self, reading: Reading, results: list[Result]) -> Result:
         """Only of a log that is in order; with this repository's own settings, not with those that the log names."""

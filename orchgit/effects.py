@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchgit import brief, cellrun, checks, githooks, ground, wire
-from orchgit.agent_run import Agents, Emit, Place, confined
+from orchgit.agent_run import Agents, Emit, Place, confined, live_transcript
 from orchgit.agents import Role, human
+from orchgit.agents.budget import taken
 from orchgit.agents.toolbox import TEMP_PREFIX
 from orchgit.config import Config
 from orchgit.core import events as e
@@ -201,11 +202,18 @@ def _perform(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
 def recover(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
     """End a request that has no outcome."""
     # Asked for by a command that had no engine (`orchgit grant`): no agent has begun, so none was lost.
-    if isinstance(event.body, e.AgentRequested) and event.seq in run.begun and not _by_a_person(world, event.body):
-        said = world.agents.store.path / "live" / f"{event.seq}.jsonl"
+    # One that waits for its service has lost nothing: it goes on waiting.
+    lost = event.seq in run.begun and event.seq not in run.waits
+    if isinstance(event.body, e.AgentRequested) and lost and not _by_a_person(world, event.body):
+        said = live_transcript(world.agents.store, event.seq)
         if said.exists():
-            transcript = world.agents.store.put(said.read_bytes())
-            exited = e.AgentExited(event.body.member, "lost", "", 0, 0, 0, 0, 0, 0, None, transcript)
+            words = said.read_bytes()
+            u = taken(words.decode("utf-8", "replace").splitlines())
+            exited = e.AgentExited(
+                event.body.member, "lost", "what it took is known as far as its transcript goes", u.duration_ms,
+                u.calls, u.input_tokens, u.output_tokens, u.cache_read_tokens, u.cache_write_tokens, u.cost_micro,
+                world.agents.store.put(words), (), "", u.unsure_tokens, u.unsure_micro,
+            )  # fmt: skip
             emit(e.Draft(exited, ENGINE, event.seq))
             said.unlink()
         return e.Draft(e.AgentFailed("lost", "its engine ended", lost=True), ENGINE, event.seq)
@@ -396,7 +404,9 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
         role="worker", purpose="work", name=body.member, key=brief.key(run, body), brief=brief.work(run, name, told),
         place=place, stop=stop, cause=event.seq, emit=emit, scope_of=(name, attempt),
         session=world.agents.store.blob(body.session) if body.session else b"", answer=work.answer,
-        scope=(work.spec.allow, work.spec.deny),
+        scope=(work.spec.allow, work.spec.deny), assignment=name, waiting=run.waits.get(event.seq),
+        before=[s.used for seq, s in run.spent.items() if (s.about, s.attempt) == (f"work/{name}", attempt)
+                and seq != event.seq],
     )  # fmt: skip
     watch.settle()
     world.door.barrier(cell.root)  # what it says that it did is there, whatever happens to the machine
@@ -405,6 +415,12 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
     if guard.stopped and outcome.status == "stopped":
         why = f"it was stopped because it touched {guard.stopped}, outside its scope"
         return e.Draft(e.AgentFailed("stopped", why), ENGINE, event.seq)
+    if outcome.status in ("run_budget", "assignment_budget"):
+        _unwatch(world, name, attempt)
+        kept = world.agents.store.put(outcome.session) if outcome.session else ""
+        whose: Literal["run", "assignment"] = "run" if outcome.status == "run_budget" else "assignment"
+        halted = e.AgentHalted(name, attempt, whose, outcome.message[:1000], kept)
+        return e.Draft(halted, ENGINE, event.seq)
     if isinstance(report, wire.ScopeRequestIn):
         if work.asks == MAX_ASKS:
             why = f"it asked for more scope {MAX_ASKS + 1} times in one attempt"
@@ -697,7 +713,7 @@ def _think(
     try:
         return world.agents.run(
             role=role, name=name, key=brief.key(run, event.body), brief=text, place=place, stop=stop, cause=event.seq,
-            emit=emit, **job,
+            emit=emit, waiting=run.waits.get(event.seq), **job,
         )  # fmt: skip
     finally:
         if place.used:

@@ -311,9 +311,9 @@ def remove(root: Path) -> None:
         return
     try:
         shutil.rmtree(root)
-    except FileNotFoundError:
-        pass
     except (OSError, RecursionError):
+        if not root.exists():
+            return
         # These two go down by file descriptors, so that no path is too long for them.
         opening = ["-type", "d", "!", "-perm", "-700", "-execdir", "chmod", "700", "{}", ";"]
         subprocess.run(["find", root, *opening], env=clean_env(), check=False, capture_output=True)

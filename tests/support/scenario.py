@@ -302,14 +302,15 @@ class World:
         for folder in Path("/proc").iterdir():
             if not folder.name.isdigit() or int(folder.name) == os.getpid():
                 continue
-            try:
-                seen = (folder / "cmdline").read_bytes() + b"\0" + (folder / "environ").read_bytes()
+            try:  # one that is just ending can be gone at any of these
+                argv = (folder / "cmdline").read_bytes()
+                seen = argv + b"\0" + (folder / "environ").read_bytes()
                 seen += b"\0" + os.fsencode(os.readlink(folder / "cwd"))
                 state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
                 continue
             if mark in seen and state not in "ZX":
-                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200]
+                found[int(folder.name)] = argv.replace(b"\0", b" ").decode()[:200]
         return found
 
     def none_left(self, within: float = 8.0) -> None:
