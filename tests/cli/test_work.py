@@ -43,6 +43,7 @@ def begin(world: World, *pieces: dict[str, object], config: str = "") -> None:
     world.put({".orchestration/config.toml": text})
     world.spawn("start", str(world.issue()), "--yes")
     world.wait_event("agent.started", backend="human")
+    world.wait_for(lambda: list((world.root / "state").rglob("desk.json")), "the desk")
 
 
 def ended(world: World) -> None:
