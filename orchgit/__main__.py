@@ -5,6 +5,7 @@ Nothing heavy is imported before it is needed: `--version` and the list of comma
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -22,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "refuse": "Keep a worker to its scope, with a reason",
     "waive": "Let a finding stand, with a reason",
     "retry": "Give an assignment further attempts",
+    "raise": "Let a run, or one assignment, spend more",
     "resume": "Go on with a run",
     "abort": "End a run, keeping what the workers have",
     "status": "Where a run stands, and what it waits for",
@@ -37,6 +39,7 @@ COMMANDS: dict[str, str] = {
     "report": "The report of a run, in Markdown",
     "fetch": "Bring the logs of others' runs",
     "ship": "Merge the work into the branch it was based on, or by pull requests",
+    "forge": "Check a pull request of a run, as CI does; print rulesets for GitHub",
     "hooks": "Install, show or remove the guard in this clone",
     "doctor": "What this machine can enforce, tried out",
     "agents": "Which agents are here, and why others are not",
@@ -99,6 +102,11 @@ def run(name: str, args: list[str]) -> int:
         # Whoever read us has had enough (`orchgit log | head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            return fault(Kind.FAULT, error, [name, *args])
+        mended = "when that is mended, the same again; a run that has begun goes on with: orchgit resume"
+        return complain(Kind.FAULT, "the machine refused something", str(error), mended)
     except Exception as error:  # noqa: BLE001 - the one place: a fault of ours must end in words, too
         return fault(Kind.FAULT, error, [name, *args])
 

@@ -133,10 +133,7 @@ class Runner:
             got = self._seen.get(timeout=POLL_S)
             while True:
                 if isinstance(got, OSError):
-                    raise OrchgitError(
-                        Kind.FAULT, "the machine refused something that the run needs", str(got),
-                        f"when that is mended: orchgit resume {self.run.id}",
-                    ) from got  # fmt: skip
+                    raise self._refused(got) from got
                 if isinstance(got, BaseException):
                     raise got
                 if isinstance(got, _Waits):
@@ -153,8 +150,9 @@ class Runner:
             logged.set()
 
     def _emit(self, draft: e.Draft) -> None:
-        """A note from a thread. That an agent starts is on the disk before it does: resume goes by it."""
-        if not isinstance(draft.body, e.AgentStarted):
+        """A note from a thread. That an agent starts or has waited is on the disk before it works: resume goes by it.
+        That it has ended, before its live transcript goes: else nobody could say what it took."""
+        if not isinstance(draft.body, e.AgentStarted | e.AgentWaited | e.AgentExited):
             self._seen.put(draft)
             return
         logged = threading.Event()
@@ -172,6 +170,8 @@ class Runner:
                     stop.set()
             if isinstance(event.body, e.AgentContinued):
                 world.go_on(event.body)
+            if isinstance(event.body, e.BudgetRaised):
+                world.agents.ledger.raise_by(event.body.more, event.body.assignment)
             if event.body.kind == "request" and event.seq in self.run.pending:
                 self._start(world, event)
         self._published(world)  # after what was asked for is on its way
@@ -182,10 +182,19 @@ class Runner:
 
     def publish(self, door: Door, settings: LogSettings) -> None:
         """A checkpoint of the log, and the note that it is there."""
-        note = publish.checkpoint(
-            door, self.log, self.run, everything=settings.publish_all, key=settings.sign, tag=settings.tag
-        )
+        try:
+            note = publish.checkpoint(
+                door, self.log, self.run, everything=settings.publish_all, key=settings.sign, tag=settings.tag
+            )
+        except OSError as error:
+            raise self._refused(error) from error
         self.record(e.Draft(note, ENGINE))
+
+    def _refused(self, error: OSError) -> OrchgitError:
+        return OrchgitError(
+            Kind.FAULT, "the machine refused something that the run needs", str(error),
+            f"when that is mended: orchgit resume {self.run.id}",
+        )  # fmt: skip
 
     def _take_up(self, world: World) -> None:
         """What has no outcome yet: of an engine before this one, or asked for before there was a world to act on."""

@@ -291,7 +291,7 @@ class Door:
     def barrier(self, *more: Path) -> None:
         """Everything written so far is on the disk when this returns, also on the file systems of `more`. Needed before
         the log names it: git syncs files, not the directories they are named in; and nobody syncs a cell."""
-        places = {os.stat(place).st_dev: place for place in (*more, self.common)}
+        places = {place.stat().st_dev: place for place in (*more, self.common) if place.exists()}
         for place in places.values():
             sync(place)
 

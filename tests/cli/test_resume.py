@@ -274,3 +274,27 @@ def test_a_lock_of_somebody_elses_is_left_to_a_human(world: World) -> None:
     world.run("answer", world.name, "B1", "it was left by a git that was killed")
     world.run("resume")
     assert world.events("run.completed")
+
+
+def test_what_is_half_made_goes_if_it_is_the_runs_and_stays_if_it_is_anybody_elses(world: World) -> None:
+    world.run(*world.start_args(simple()), code=4)
+    common, run = world.repo / ".git", world.name
+    ours = [
+        f"refs/heads/orchgit/{run}/api.lock", f"refs/orchgit/runs/{run}.lock", f"refs/orchgit/salvage/{run}/api/1.lock",
+        f"objects/ab/tmp_obj_orchgit-{run}_1", f"orchgit/engine.git/incoming-{run}_1/pack/tmp_pack_1",
+        f"orchgit/runs/{run}/blobs/.half.1", f"orchgit/runs/{run}/live/99.jsonl",
+    ]  # fmt: skip
+    theirs = [
+        "index.lock", "HEAD.lock", "config.lock", "packed-refs.lock", "refs/heads/main.lock", "objects/ab/tmp_obj_Ab12",
+        "refs/heads/orchgit/another-run/api.lock", "refs/orchgit/runs/another-run.lock",
+        "objects/ab/tmp_obj_orchgit-another-run_1", "orchgit/engine.git/incoming-another-run_1/pack/tmp_pack_1",
+        f"orchgit/runs/{run}/inbox/.message.json.1",
+    ]  # fmt: skip
+    for name in (*ours, *theirs):
+        (common / name).parent.mkdir(parents=True, exist_ok=True)
+        (common / name).write_text("")
+    world.run("resume", code=4)
+    assert [name for name in ours if (common / name).exists()] == []
+    assert [name for name in theirs if not (common / name).exists()] == []
+    said = " ".join(world.events("run.resumed")[-1]["data"]["debris"])
+    assert all(word in said for word in ("api.lock", "1.lock", f"{run}.lock", "tmp_obj_", "incoming-", ".half.1")), said

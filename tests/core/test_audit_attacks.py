@@ -15,7 +15,7 @@ from tests.core.world import ERRING, MOVING, ROUGH, RUN, WILD, Sim, lines_of, so
 from tests.support.golden import ALL
 
 RUNS = 520
-SOME = 40
+SOME = 16
 
 
 @pytest.mark.parametrize("part", range(4))

@@ -54,6 +54,7 @@ def main() -> int:
     parser.add_argument("--errors", type=int, default=0, help="so many refused calls, by the seed")
     parser.add_argument("--sample", type=int, default=0, help="only so many of all of these, by the seed")
     parser.add_argument("--outliving", action="store_true", help="agents outlive their engine")
+    parser.add_argument("--plain", action="store_true", help="by Landlock and without overlays: quicker")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--share", default="0/1")
     parser.add_argument("--seconds", type=float, default=0, help="stop after so long")
@@ -62,7 +63,7 @@ def main() -> int:
     without = ("immortal",) if given.outliving else ()
     begun = time.monotonic()
     numbers: Counter[str] = Counter()
-    with Lab(outliving=100 * given.outliving, without=without) as lab:
+    with Lab(outliving=100 * given.outliving, without=without, plain=given.plain) as lab:
         chance = Random(given.seed)
         before = (AT_WORK,) if given.outliving else ()  # while the agent is at work, so that it does outlive it
         points = event_points(lab.events) * given.events + call_points(lab.calls) * given.calls

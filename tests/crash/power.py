@@ -87,11 +87,12 @@ class FileSystem:
 
     def replay(self, trace: bytes) -> None:
         for call in calls(trace):
-            self._number += 1
-            if not call[1].endswith(" (deleted)"):  # written to by who has it open: nobody will see it
-                self._call(*call)
+            self.happens(*call)
 
-    def _call(self, name: str, path: str, second: str, number: int, data: bytes) -> None:
+    def happens(self, name: str, path: str, second: str, number: int, data: bytes) -> None:
+        self._number += 1
+        if path.endswith(" (deleted)"):  # written to by who has it open: nobody will see it
+            return
         match name:
             case "create" | "mkdir" | "symlink":
                 made = self._node(name == "mkdir")

@@ -5,29 +5,25 @@ The whole of it: `python -m tests.crash --power 600`.
 
 from __future__ import annotations
 
+import fcntl
+import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from tests.crash.harness import Fault, Lab
-from tests.crash.power import Files, FileSystem, Loss, read, write
+from tests.crash.power import Files, FileSystem, calls, read, write
 
 pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="the shim that kills at a call is C, and there is no cc")
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab() as made:
-        yield made
-
-
-def test_the_power_goes(lab: Lab) -> None:
-    """Half-way, while two workers are at work."""
-    point: Fault = {"kind": "call", "number": lab.calls // 2, "action": "kill"}
-    for result in lab.power(point, [("any", 1), ("all", 2)]):
+@pytest.mark.parametrize("tenth", [5, *(pytest.param(n, marks=pytest.mark.whole) for n in (1, 2, 3, 4, 6, 7, 8, 9))])
+def test_the_power_goes(lab: Lab, tenth: int) -> None:
+    """By default half-way, while two workers are at work."""
+    point: Fault = {"kind": "call", "number": lab.calls * tenth // 10, "action": "kill"}
+    for result in lab.power(point, [("any", tenth)]):
         assert result.wrong == [], f"{result.faults}: {result.where}\n{result.said}"
         assert result.fired == 1
 
@@ -39,6 +35,27 @@ def test_what_a_worker_reported_is_there(lab: Lab) -> None:
     assert (held.fired, held.wrong) == (1, []), held.said
     (lost,) = lab.power(point, [("content", 1)], without=("no_barrier",))
     assert any("another tree" in wrong for wrong in lost.wrong), lost
+
+
+def test_a_message_is_whole_or_not_there_and_there_once_it_was_sent(lab: Lab) -> None:
+    """At every call of `approve`, which leaves one for the engine that holds the run."""
+    world = lab.fresh()
+    assert lab.engines.run(world, *world.start_args(lab.book)).code == 4
+    common, trace = world.repo / ".git", lab.folder / "trace"
+    disk = FileSystem(common)
+    with (world.log.parent / "lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert lab.engines.run(world, "approve", fault={"kind": "count"}, trace=str(trace)).code == 0
+    done = list(calls(trace.read_bytes()))
+    trace.unlink()
+    begun = {name for name in disk.whole() if "/inbox/" in name}
+    for number, call in enumerate(done, 1):
+        disk.happens(*call)
+        for after in outcomes(disk, most=30):
+            sent = [held for name, held in after.items() if name.endswith(".json") and name not in begun]
+            assert [json.loads(message[1:])["type"] for message in sent] in ([], ["plan.approved"])
+            assert sent or number < len(done), "it was said to be sent"
+    assert disk.whole() == read(common)
 
 
 # -- the model
@@ -53,10 +70,10 @@ def model(root: Path, *lines: str) -> FileSystem:
     return made
 
 
-def outcomes(made: FileSystem, loss: Loss = "any") -> list[Files]:
+def outcomes(made: FileSystem, most: int = 300) -> list[Files]:
     found: list[Files] = []
-    for seed in range(300):
-        after = made.after(Random(seed), loss)
+    for seed in range(most):
+        after = made.after(Random(seed), "any")
         if after not in found:
             found.append(after)
     return found

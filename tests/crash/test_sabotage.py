@@ -1,10 +1,14 @@
-"""Each step of the protocol, taken out in turn: the harness must see it. A step that nobody misses is not tested."""
+"""Each step of the protocol, taken out in turn: the harness must see it. A step that nobody misses is not tested.
+
+With the step each of these cases is well: `-m whole` looks at that, for the sample of test_crash says the same.
+"""
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,54 +20,50 @@ from tests.crash.power import calls
 pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="the shim that kills at a call is C, and there is no cc")
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab() as made:
-        yield made
-
-
 def at(lab: Lab, kind: str, phase: str = "before", **data: Any) -> Fault:
     return {"kind": "event", "number": lab.write_of(kind, **data), "phase": phase, "part": 50}
 
 
-def seen(lab: Lab, fault: Fault, without: str, what: str, deadline_s: float = 60) -> None:
-    """With the step the case is well, without it `what` is wrong."""
-    whole = lab.case(fault)
-    assert whole.wrong == [], whole.said
-    assert whole.fired == 1
-    broken = lab.case(fault, without=(without,), deadline_s=deadline_s)
+@dataclass(frozen=True)
+class Step:
+    """Without it, this fault leads to what is `wrong`. `deadline_s`: for what then never ends."""
+
+    name: str
+    wrong: str
+    fault: Callable[[Lab], Fault]
+    deadline_s: float = 60
+
+
+def first(classes: int, match: str) -> Callable[[Lab], Fault]:
+    return lambda lab: {"kind": "call", "number": 1, "action": "kill", "classes": classes, "match": match}
+
+
+STEPS = (
+    Step("act_before_request", "acted on before it was written",
+         lambda lab: at(lab, "cell.requested", assignment="last")),
+    Step("no_mending", "resume ends with|audit: log.chain",
+         lambda lab: at(lab, "gate.passed", "torn", assignment="web")),
+    Step("no_lock_clearing", "resume ends with 4", first(1, "refs/heads/orchgit")),
+    Step("no_clearing", "left: objects/../tmp_obj_orchgit", first(2, "tmp_obj_orchgit")),
+    Step("forget_requests", "resume ends with None", lambda lab: at(lab, "verdict.given", assignment="web"), 12),
+    Step("lost_counts", "an attempt failed", lambda lab: at(lab, "agent.reported", assignment="last")),
+    Step("no_publishing", "published up to -1|not a no-op", lambda lab: at(lab, "gate.passed", assignment="web")),
+)  # fmt: skip
+each = pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+
+
+@each
+def test_without_this_step_it_goes_wrong(lab: Lab, step: Step) -> None:
+    broken = lab.case(step.fault(lab), without=(step.name,), deadline_s=step.deadline_s)
     assert broken.fired == 1
-    assert any(re.search(what, wrong) for wrong in broken.wrong), broken.wrong
+    assert any(re.search(step.wrong, wrong) for wrong in broken.wrong), broken.wrong
 
 
-def test_request_before_act(lab: Lab) -> None:
-    seen(lab, at(lab, "cell.requested", assignment="last"), "act_before_request", "acted on before it was written")
-
-
-def test_mending_of_a_torn_tail(lab: Lab) -> None:
-    seen(lab, at(lab, "gate.passed", "torn", assignment="web"), "no_mending", "resume ends with|audit: log.chain")
-
-
-def test_clearing_of_locks(lab: Lab) -> None:
-    killed: Fault = {"kind": "call", "number": 1, "action": "kill", "classes": 1, "match": "refs/heads/orchgit"}
-    seen(lab, killed, "no_lock_clearing", "resume ends with 4")
-
-
-def test_clearing_of_objects_and_cells(lab: Lab) -> None:
-    killed: Fault = {"kind": "call", "number": 1, "action": "kill", "classes": 2, "match": "tmp_obj_orchgit"}
-    seen(lab, killed, "no_clearing", "left: objects/../tmp_obj_orchgit")
-
-
-def test_taking_up_of_requests(lab: Lab) -> None:
-    seen(lab, at(lab, "verdict.given", assignment="web"), "forget_requests", "resume ends with None", deadline_s=12)
-
-
-def test_lost_attempts_are_not_counted(lab: Lab) -> None:
-    seen(lab, at(lab, "agent.reported", assignment="last"), "lost_counts", "an attempt failed")
-
-
-def test_publication(lab: Lab) -> None:
-    seen(lab, at(lab, "gate.passed", assignment="web"), "no_publishing", "published up to -1|not a no-op")
+@pytest.mark.whole
+@each
+def test_with_it_all_is_well(lab: Lab, step: Step) -> None:
+    held = lab.case(step.fault(lab))
+    assert (held.fired, held.wrong) == (1, []), held.said
 
 
 def outlived(lab: Lab, *without: str) -> list[str]:

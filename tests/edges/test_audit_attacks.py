@@ -85,7 +85,7 @@ def test_a_log_forged_with_care_is_seen_in_git(place: Place, capsys: pytest.Capt
     attested = anchors(place.reading(), facts).here
     attacks = list(chained_attacks(golden))
     caught = beyond = seen = 0
-    for name, first, make in sample(attacks, 60):
+    for name, first, make in sample(attacks, 24):
         result = judge(read(golden.run, make()), facts)
         if first <= attested:
             # A type of the future is refused without a judgement; everything else is a violation.

@@ -1,8 +1,9 @@
 """A whole world for the real command: a repository, a HOME, a state directory, a playbook; nothing of the user's.
 
-Every call is a process of its own (`python -m orchgit`), in an environment built from nothing. A world lies below one
-temporary directory, so tests run beside each other. `Book` builds the playbook (format: orchgit/agents/scripted.py);
-what it does not say has defaults that succeed: verdict accept, review clean, one synthesis.
+Every call is a process of its own, in an environment built from nothing: `run` forks it from one that has imported the
+package, `spawn` starts `python -m orchgit`. A world lies below one temporary directory, so tests run beside each other.
+`Book` builds the playbook (format: orchgit/agents/scripted.py); what it does not say has defaults that succeed: verdict
+accept, review clean, one synthesis.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import orchgit
+from tests.support import forked
 
 SOURCE = Path(orchgit.__file__).resolve().parent.parent  # the very code under test, wherever pytest found it
 WORKERS = ("api-agent", "frontend-agent", "test-agent", "docs-agent")
@@ -203,10 +205,10 @@ class World:
     def run(self, *args: str, code: int | None = 0, stdin: bytes = b"", cwd: Path | None = None,
             env: Mapping[str, str] | None = None, timeout: float = PATIENCE_S) -> Done:  # fmt: skip
         """The command, to its end. `code` None: any."""
-        done = subprocess.run([*self.argv, *args], cwd=cwd or self.repo, env={**self.env, **(env or {})}, input=stdin,
-                              capture_output=True, check=False, timeout=timeout)  # fmt: skip
-        result = Done(done.returncode, done.stdout.decode("utf-8", "surrogateescape"),
-                      done.stderr.decode("utf-8", "surrogateescape"), args)  # fmt: skip
+        ended, out, err = forked.server().run(
+            args, cwd=cwd or self.repo, env={**self.env, **(env or {})}, stdin=stdin, timeout=timeout
+        )
+        result = Done(ended, out.decode("utf-8", "surrogateescape"), err.decode("utf-8", "surrogateescape"), args)
         assert code is None or result.code == code, str(result)
         assert "Traceback" not in result.err, str(result)
         return result
@@ -300,14 +302,15 @@ class World:
         for folder in Path("/proc").iterdir():
             if not folder.name.isdigit() or int(folder.name) == os.getpid():
                 continue
-            try:
-                seen = (folder / "cmdline").read_bytes() + b"\0" + (folder / "environ").read_bytes()
+            try:  # one that is just ending can be gone at any of these
+                argv = (folder / "cmdline").read_bytes()
+                seen = argv + b"\0" + (folder / "environ").read_bytes()
                 seen += b"\0" + os.fsencode(os.readlink(folder / "cwd"))
                 state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
                 continue
             if mark in seen and state not in "ZX":
-                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200]
+                found[int(folder.name)] = argv.replace(b"\0", b" ").decode()[:200]
         return found
 
     def none_left(self, within: float = 8.0) -> None:
