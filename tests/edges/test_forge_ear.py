@@ -147,6 +147,10 @@ def test_a_review_counts_for_the_commit_that_was_read_and_a_comment_names_it(her
     pushed = here.push("api", {"b.txt": "newer\n"})
     said = [b for b in heard(here, run) if isinstance(b, e.ChangeSeen)]
     assert [(b.what, b.commit) for b in said] == [("pushed", pushed)]
+    work = replace(run.works["api"], head=pushed)  # as if it were ours: an approval of what was before is none of it
+    there = {k: replace(p, request=replace(p.request, head=pushed)) for k, p in run.outside.posted.items()}
+    ours = replace(run, works={"api": work}, outside=replace(run.outside, posted=there))
+    assert heard(here, ours) == []
     hub.edit(number, by="lea", state="closed")
     said = [b for b in heard(here, run) if isinstance(b, e.ChangeSeen)]
     assert [(b.what, b.about) for b in said] == [("closed", "api")]
