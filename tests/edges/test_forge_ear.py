@@ -12,7 +12,7 @@ from orchgit import forge_text as text
 from orchgit.core import events as e
 from orchgit.core.decide import waiting
 from orchgit.core.forge import LAST
-from orchgit.core.run import Illegal, Posted, Run
+from orchgit.core.run import Blocker, Illegal, Posted, Run
 from orchgit.core.state import evolve
 from orchgit.forge import Forge, Key
 from orchgit.forge_in import Ear
@@ -112,6 +112,17 @@ def test_a_comment_is_heard_once_whatever_the_poller_thinks(here: Stage) -> None
     before = replace(run, outside=replace(run.outside, heard=frozenset({said.comments[0].id})))  # type: ignore[attr-defined]
     with pytest.raises(Illegal, match="heard before"):
         evolve(before, event)
+
+
+def test_two_blockers_in_one_comment(here: Stage) -> None:
+    run = proposed(here, here.forge())
+    blockers = tuple(Blocker(f"B{n}", "agent", "api", "Which one?") for n in (1, 2))
+    run = replace(run, blockers=(*blockers, Blocker("B3", "scope", "api", "more")))
+    comment = here.github.comment(1, "\n".join(f"/orchgit answer B{n} the {n}th" for n in (1, 2, 3, 4)), by="lea")
+    said = [b for b in heard(here, run) if isinstance(b, e.BlockerAnswered)]
+    assert [(b.blocker, b.text, b.comments[0].id) for b in said] == [
+        ("B1", "the 1th", f"comment/{comment}"), ("B2", "the 2th", f"comment/{comment}.1"),
+    ]  # fmt: skip
 
 
 def opened(here: Stage, forge: Forge) -> tuple[Run, int, str]:
