@@ -643,6 +643,7 @@ class Sim:
 
     def resume(self) -> None:
         self.tasks.clear()
+        self.answered.clear()  # what nobody has written down by now died with its engine
         if self.run.phase == "started":  # the issue was not on the disk yet: whoever starts again gives it again
             self.record(e.Draft(ISSUE, USER))
         else:
