@@ -19,17 +19,19 @@ from typing import Any
 
 from orchgit import agents, wire
 from orchgit.agents import handin
+from orchgit.agents.budget import Ledger, taken
 from orchgit.config import Config
 from orchgit.core import events as e
 from orchgit.core.decide import ENGINE
-from orchgit.core.errors import OrchgitError
 from orchgit.eventlog import Store
 from orchgit.git import cells
 from orchgit.git.door import Door, object_stores
+from orchgit.patience import Patience
 from orchgit.process import Child, Launch, identity
 from orchgit.roster import Roster, prompt
 from orchgit.sandbox import Confinement, Furnished, Level, Network, Overlay, Sandbox, base_env, launcher
 from orchgit.sandbox.secrets import secrets
+from orchgit.stint import Stint
 
 CHILDREN = "children"
 Emit = Callable[[e.Draft], None]
@@ -169,6 +171,8 @@ class Agents:
     sandbox: Sandbox
     level: Level
     progress: Callable[[str, str], None]  # (who, one line)
+    ledger: Ledger
+    patience: Patience
 
     def needs(self, name: str) -> agents.Needs:
         """Of this member's programs: what is configured, and what its backend cannot do without."""
@@ -193,8 +197,15 @@ class Agents:
         session: bytes = b"",
         answer: str = "",
         scope: tuple[tuple[str, ...], tuple[str, ...]] = ((), ()),
+        assignment: str = "",
+        before: Sequence[e.Used] = (),
+        waiting: e.AgentWaiting | None = None,
     ) -> tuple[agents.Outcome, object | None]:
-        """Run it to its end; the outcome, and the result as parsed (None unless done). Emits notes on the way."""
+        """Run it to its end; the outcome, and the result as parsed (None unless done). Emits notes on the way.
+
+        `before`: what earlier runs of the same attempt took. `waiting`: it was waiting for its service when the engine
+        before this one ended, and goes on with that.
+        """
         member, network = self.roster.get(name), self.needs(name).network
         backend = agents.backend(member.member.backend)
         model = "scripted" if backend.name == "scripted" else member.member.model or backend.default_model
@@ -202,24 +213,27 @@ class Agents:
         system = f"{prompt(purpose)}\n\n{member.prompt}"
         ways = results(purpose, parse)
         place.brief = f"{system}\n\n{text}\n{handin.instructions(ways)}\n"
-        live = self.store.path / "live"
-        live.mkdir(exist_ok=True)
-        path = live / f"{cause}.jsonl"
+        path = live_transcript(self.store, cause)
+        path.parent.mkdir(exist_ok=True)
+        # Its engine died in the middle of it: what it took until then was taken.
+        spent = taken(path.read_text("utf-8", "replace").splitlines()) if path.exists() else e.Used()
+        spent = waiting.used if waiting and waiting.used.calls >= spent.calls else spent
         refused: list[str] = []
-        begun = time.monotonic()
-        emit(
-            e.Draft(
-                e.AgentStarted(
-                    name, role, purpose, backend.name, model, self.store.put(f"{system}\n\n{text}".encode()),
-                    self.level.name, self.level.reach(network),
-                ),
-                ENGINE, cause,
-            )
-        )  # fmt: skip
-        with path.open("w", encoding="utf-8", errors="backslashreplace") as transcript:
+        if waiting is None:
+            emit(
+                e.Draft(
+                    e.AgentStarted(
+                        name, role, purpose, backend.name, model, self.store.put(f"{system}\n\n{text}".encode()),
+                        self.level.name, self.level.reach(network),
+                    ),
+                    ENGINE, cause,
+                )
+            )  # fmt: skip
+        stint = Stint(backend, place.clock, stop, self.patience, self.config.agents.patience_s, self.store.put, spent)
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as transcript:
 
             def record(entry: Mapping[str, Any]) -> None:
-                transcript.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                transcript.write(json.dumps({**entry, "ms": stint.ms}, ensure_ascii=False) + "\n")
                 transcript.flush()
                 seen = refusal(entry)
                 if seen is not None:
@@ -236,19 +250,20 @@ class Agents:
                 clock=place.clock,
                 progress=lambda line: self.progress(name, line), options=self.config.options(backend.name),
                 session=session, answer=answer, allow=scope[0], deny=scope[1], confined=self.level.prevented,
+                held_s=lambda: self.patience.held_s(backend.name),
+                purse=self.ledger.purse(member.limits, [*before, spent], assignment),
             )  # fmt: skip
-            try:
-                outcome = _handed_in(backend.run(job), place, ways)
-            except OrchgitError as error:
-                # Raised where the first tool call made the place: the sandbox or the checkout failed, not the agent.
-                outcome = agents.Outcome("unavailable", message=f"{error.what}: {error.why}", hint=error.hint)
-        usage = outcome.usage
+            if waiting and waiting.session:
+                job = replace(job, session=self.store.blob(waiting.session), answer="")
+            outcome = _handed_in(stint.work(job, lambda note: emit(e.Draft(note, ENGINE, cause)), waiting), place, ways)
+        u = outcome.usage
         emit(
             e.Draft(
                 e.AgentExited(
-                    name, outcome.status, outcome.message[:MAX_MESSAGE], int((time.monotonic() - begun) * 1000),
-                    usage.calls, usage.input, usage.output, usage.cache_read, usage.cache_write, usage.cost_micro,
+                    name, outcome.status, outcome.message[:MAX_MESSAGE], stint.ms,
+                    u.calls, u.input, u.output, u.cache_read, u.cache_write, u.cost_micro,
                     self.store.put(path.read_bytes()), tuple(refused[:20]), outcome.conversation[:100],
+                    u.unsure_tokens, u.unsure_micro,
                 ),
                 ENGINE, cause,
             )
@@ -259,6 +274,11 @@ class Agents:
             tool, given = outcome.result
             parsed = next(r for r in job.results if r.name == tool).parse(given)
         return outcome, parsed
+
+
+def live_transcript(store: Store, cause: int) -> Path:
+    """Of the agent that works for this request; a blob when it has ended."""
+    return store.path / "live" / f"{cause}.jsonl"
 
 
 def _handed_in(outcome: agents.Outcome, place: Place, results: Sequence[agents.ResultTool]) -> agents.Outcome:

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from orchgit import publish, signatures
+from orchgit import ground, publish, signatures
 from orchgit.core import events as e
 from orchgit.core.audit import Found, Reading, Result, Told, anchors, judge, read, split
 from orchgit.core.errors import OrchgitError
+from orchgit.git import cells
 from orchgit.git.door import Door
 from orchgit.git.facts import GitFacts
 
@@ -39,18 +40,21 @@ class Audit:
     def __exit__(self, *_: object) -> None:
         self._door.close()
 
+    def read(self) -> Reading:
+        """The log by itself."""
+        data = (self._directory / "events.jsonl").read_bytes() if self._directory else self._facts().log() or b""
+        return read(self.run, *split(data))
+
     def judge(self, *, rerun: bool = False) -> Told:
-        facts = GitFacts(self._door, self.run, self._directory, signatures.verify)
-        if self._directory:
-            source, data = "the run's directory", (self._directory / "events.jsonl").read_bytes()
-        else:
-            source, data = f"{publish.RUNS}{self.run}, as it was published", facts.log() or b""
-        lines, tail = split(data)
-        reading = read(self.run, lines, tail)
+        facts, reading = self._facts(), self.read()
+        source = "the run's directory" if self._directory else f"{publish.RUNS}{self.run}, as it was published"
         results = judge(reading, facts)
         if rerun:
             results.append(self._rerun(reading, results))
         return Told(self.run, source, reading, tuple(results), anchors(reading, facts))
+
+    def _facts(self) -> GitFacts:
+        return GitFacts(self._door, self.run, self._directory, signatures.verify)
 
     def _rerun(self, reading: Reading, results: list[Result]) -> Result:
         """Only of a log that is in order; with this repository's own settings, not with those that the log names."""
@@ -75,13 +79,21 @@ class Audit:
         home = state_home(Config(), os.environ)
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=home, prefix="audit-") as folder:
+            started = reading.run.started
+            stands = ground.make(
+                self._door, config, sandbox, user_tree=repo.root, place=Path(folder),
+                cache=home / cells.repository_id(repo.common) / "setup", commit=started.base if started else repo.head,
+                base=None, say=lambda line: None,
+            )  # fmt: skip
             for event in reading.events:
                 body = event.body
                 if not isinstance(body, e.ChecksPassed) or body.tree not in _landed(reading):
                     continue
                 commands = tuple(r.command for r in body.results)
                 place = Path(folder) / f"checks-{event.seq}"
-                for checked in effects.run_checks(self._door, repo, config, sandbox, place, body.tree, commands):
+                for checked in effects.run_checks(
+                    self._door, repo, config, sandbox, place, body.tree, commands, under=stands.layers
+                ):
                     if not checked.passed:
                         where = f"event {event.seq}, tree {body.tree}"
                         yield Found(where, f"{checked.command!r} passed then, and now: {checked.why}")

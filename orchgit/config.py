@@ -24,6 +24,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from orchgit.agents import BACKENDS, COMMAND, COMMAND_PLACES, Limits, Role
 from orchgit.core.errors import Kind, OrchgitError
+from orchgit.core.events import Budget as Limit
 from orchgit.core.events import Grant, Settings
 from orchgit.core.pattern import PatternError, check_pattern
 from orchgit.core.review import Severity
@@ -99,6 +100,7 @@ AgentReach = Literal["auto", "none", "loopback", "open"]
 Turns = Annotated[int, Field(ge=1, le=10_000)]
 Seconds = Annotated[int, Field(ge=1, le=604_800)]
 Tokens = Annotated[int, Field(ge=1, le=10**12)]
+PerMillion = Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)]
 Dollars = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
 
 
@@ -138,11 +140,38 @@ class Agents(_Section):
     seconds: Seconds = 1800
     tokens: Tokens | None = None
     cost_usd: Dollars | None = None
+    patience_s: Annotated[int, Field(ge=0, le=604_800)] = 21_600
     by_name: tuple[tuple[str, Agent], ...] = ()  # [agents.NAME] in the file
 
     @property
     def cost_micro(self) -> int | None:
         return _micro(self.cost_usd)
+
+
+class Budget(_Section):
+    """Of the run, all its agents, and of each assignment, all its attempts. None is no limit."""
+
+    cost_usd: Dollars | None = None
+    tokens: Tokens | None = None
+    turns: Tokens | None = None
+    seconds: Seconds | None = None
+    assignment_cost_usd: Dollars | None = None
+    assignment_tokens: Tokens | None = None
+    assignment_turns: Tokens | None = None
+    assignment_seconds: Seconds | None = None
+
+
+class Price(_Section):
+    """[prices.MODEL]: US dollars per million tokens."""
+
+    input: PerMillion
+    output: PerMillion
+    cache_read: PerMillion
+    cache_write: PerMillion
+
+
+class Prices(_Section):
+    by_model: tuple[tuple[str, Price], ...] = ()  # the tables in the file
 
 
 class Scripted(_Section):
@@ -152,6 +181,7 @@ class Scripted(_Section):
 class Anthropic(_Section):
     thinking: Literal["adaptive", "off"] = "adaptive"
     effort: Literal["", "low", "medium", "high"] = ""
+    long_context: Annotated[int, Field(ge=1000, le=10_000_000)] = 100_000
 
 
 class Command(_Section):
@@ -198,6 +228,7 @@ class Network(_Section):
     worker: AgentReach = "auto"
     reviewer: AgentReach = "auto"
     checks: Reach = "none"
+    setup: Reach = "none"
 
     def of(self, role: Role, least: Reach) -> Reach:
         said: AgentReach = getattr(self, role)
@@ -206,7 +237,7 @@ class Network(_Section):
     def asked(self) -> dict[str, Reach]:
         """By role, what the machine has to be able to keep; `auto` as for an agent that needs nothing."""
         roles: tuple[Role, ...] = ("orchestrator", "worker", "reviewer")
-        return {**{role: self.of(role, "none") for role in roles}, "checks": self.checks}
+        return {**{role: self.of(role, "none") for role in roles}, "checks": self.checks, "setup": self.setup}
 
 
 class Cells(_Section):
@@ -214,6 +245,16 @@ class Cells(_Section):
     overlay: Literal["auto", "never"] = "auto"
     # `copy` would hide a method of pydantic's; the file and the JSON say "copy".
     copied: tuple[LocalFile, ...] = Field(default=(), alias="copy")
+    share: tuple[LocalFile, ...] = ()
+
+
+class Setup(_Section):
+    """What a working tree needs that has to be made; see ground.py."""
+
+    command: str = ""
+    makes: tuple[LocalFile, ...] = ()
+    locks: tuple[LocalFile, ...] = ()
+    deadline_s: Annotated[int, Field(ge=1, le=86_400)] = 900
 
 
 class Checks(_Section):
@@ -256,6 +297,8 @@ class Config(_Section):
 
     run: Run = Run()
     agents: Agents = Agents()
+    budget: Budget = Budget()
+    prices: Prices = Prices()
     scripted: Scripted = Scripted()
     anthropic: Anthropic = Anthropic()
     command: Commands = Commands()
@@ -263,6 +306,7 @@ class Config(_Section):
     sandbox: Sandbox = Sandbox()
     network: Network = Network()
     cells: Cells = Cells()
+    setup: Setup = Setup()
     checks: Checks = Checks()
     watch: Watch = Watch()
     ship: Ship = Ship()
@@ -276,6 +320,7 @@ class Config(_Section):
     ) -> Settings:  # fmt: skip
         """What decisions depend on. `ship` is the command line's word; None: as configured. `repository` and `issue`:
         at the forge, where there is one."""
+        own = self.budget
         return Settings(
             attempts=self.run.attempts,
             rounds=self.run.rounds,
@@ -286,6 +331,10 @@ class Config(_Section):
             approval=approval,
             ship=ship or self.ship.mode,
             grants=tuple(Grant(name, agent.grant) for name, agent in self.agents.by_name if agent.grant),
+            budget=Limit(_micro(own.cost_usd), own.tokens, own.turns, own.seconds),
+            assignment_budget=Limit(
+                _micro(own.assignment_cost_usd), own.assignment_tokens, own.assignment_turns, own.assignment_seconds
+            ),
             forge=self.forge.kind,
             repository=repository,
             issue=issue,
@@ -312,6 +361,9 @@ class Config(_Section):
         given: dict[str, str] = {}
         if backend == "anthropic":
             given = {"thinking": self.anthropic.thinking, "effort": self.anthropic.effort}
+            given |= {"long_context": str(self.anthropic.long_context), "prices": self._prices()}
+        elif backend == "codex":
+            given = {"prices": self._prices()}
         elif backend == "scripted":
             given = {"playbook": self.scripted.playbook}
         elif backend == "human":
@@ -319,6 +371,14 @@ class Config(_Section):
         elif backend.startswith(COMMAND) and backend in self.backends:
             given = {"entry": dict(self.command.by_name)[backend.removeprefix(COMMAND)].model_dump_json()}
         return {key: value for key, value in given.items() if value}
+
+    def _prices(self) -> str:
+        """As agents.prices reads them: whole micro-dollars per million tokens."""
+        rows = {
+            name: {key: round(value * 1_000_000) for key, value in price.model_dump().items()}
+            for name, price in self.prices.by_model
+        }
+        return json.dumps(rows) if rows else ""
 
     @property
     def backends(self) -> tuple[str, ...]:
@@ -387,11 +447,19 @@ def _validate(data: dict[str, Any], text: str, root: Path, env: Mapping[str, str
     shaped = dict(data)
     if isinstance(data.get("agents"), dict):
         shaped["agents"] = _split_agents(data["agents"])
+    if isinstance(data.get("prices"), dict):
+        shaped["prices"] = {"by_model": list(map(list, data["prices"].items()))}
     if isinstance(data.get("command"), dict):
         shaped["command"] = {"by_name": list(map(list, data["command"].items()))}
     try:
         config = Config.model_validate(_frozen(shaped))
         _known_commands(config, text)
+        if config.setup.command and not config.setup.makes:
+            what, right = (
+                "[setup] has a command and does not say what it makes",
+                'for example: makes = ["node_modules"]',
+            )
+            raise OrchgitError(Kind.USAGE, f"{CONFIG_PATH}: {what}", "only what is named there is kept", right)
     except ValidationError as error:
         problems = [_complaint(p, shaped, text, env) for p in error.errors(include_url=False)]
         what = "\n".join(said for said, _ in problems)
@@ -493,9 +561,10 @@ def _complaint(
     names = [part for part in loc if isinstance(part, str)]
     model: type[BaseModel] = Config
     unknown = problem["type"] == "extra_forbidden" or names == ["agents", "by_name"]
-    tables: dict[str, type[BaseModel]] = {"agents": Agent, "command": Command}
-    if names[0] in tables and names[1:2] == ["by_name"] and len(loc) > 3:  # ..., index, 0 for the name, or 1, key
-        names = [names[0], shaped[names[0]]["by_name"][loc[2]][0], *names[2:]]
+    tables: dict[str, type[BaseModel]] = {"agents": Agent, "command": Command, "prices": Price}
+    inner = "by_model" if names[0] == "prices" else "by_name"
+    if names[0] in tables and names[1:2] == [inner] and len(loc) > 3:  # ..., index, 0 for the name, or 1, key
+        names = [names[0], shaped[names[0]][inner][loc[2]][0], *names[2:]]
         model = tables[names[0]] if len(loc) > 4 else Config
     elif len(names) > 1:
         model = type(getattr(Config(), names[0]))

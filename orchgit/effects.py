@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from orchgit import brief, cellrun, checks, githooks, wire
-from orchgit.agent_run import Agents, Emit, Place, confined
+from orchgit import brief, cellrun, checks, githooks, ground, wire
+from orchgit.agent_run import Agents, Emit, Place, confined, live_transcript
 from orchgit.agents import Role, human
+from orchgit.agents.budget import taken
 from orchgit.agents.toolbox import TEMP_PREFIX
 from orchgit.config import Config
 from orchgit.core import events as e
@@ -99,6 +100,18 @@ class World:
             return None
         with self._making:
             return cells.make_base(self.door, self.state / "base", run.started.base)
+
+    def ground(self, run: Run) -> ground.Ground:
+        """What else this run's cells stand on. Raises OrchgitError, GitError."""
+        config, base = self.agents.config, self.base(run)
+        if run.started is None or not (config.cells.share or config.setup.command):
+            return ground.Ground()
+        with self._making:
+            return ground.make(
+                self.door, config, self.agents.sandbox, user_tree=self.repo.root, place=self.state,
+                cache=self.state.parent / "setup", commit=run.started.base, base=base,
+                say=lambda line: self.agents.progress("set-up", line),
+            )  # fmt: skip
 
     def cell(self, assignment: str, attempt: int) -> cells.Cell:
         return cells.Cell(self.state / f"{assignment}-{attempt}")
@@ -189,11 +202,18 @@ def _perform(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
 def recover(world: World, run: Run, event: e.Event, emit: Emit) -> e.Draft:
     """End a request that has no outcome."""
     # Asked for by a command that had no engine (`orchgit grant`): no agent has begun, so none was lost.
-    if isinstance(event.body, e.AgentRequested) and event.seq in run.begun and not _by_a_person(world, event.body):
-        said = world.agents.store.path / "live" / f"{event.seq}.jsonl"
+    # One that waits for its service has lost nothing: it goes on waiting.
+    lost = event.seq in run.begun and event.seq not in run.waits
+    if isinstance(event.body, e.AgentRequested) and lost and not _by_a_person(world, event.body):
+        said = live_transcript(world.agents.store, event.seq)
         if said.exists():
-            transcript = world.agents.store.put(said.read_bytes())
-            exited = e.AgentExited(event.body.member, "lost", "", 0, 0, 0, 0, 0, 0, None, transcript)
+            words = said.read_bytes()
+            u = taken(words.decode("utf-8", "replace").splitlines())
+            exited = e.AgentExited(
+                event.body.member, "lost", "what it took is known as far as its transcript goes", u.duration_ms,
+                u.calls, u.input_tokens, u.output_tokens, u.cache_read_tokens, u.cache_write_tokens, u.cost_micro,
+                world.agents.store.put(words), (), "", u.unsure_tokens, u.unsure_micro,
+            )  # fmt: skip
             emit(e.Draft(exited, ENGINE, event.seq))
             said.unlink()
         return e.Draft(e.AgentFailed("lost", "its engine ended", lost=True), ENGINE, event.seq)
@@ -221,7 +241,11 @@ def _cell(world: World, run: Run, event: e.Event, body: e.CellRequested) -> e.Bo
             if found not in ours:
                 return e.CellFailed(name, body.attempt, f"{ref} was moved to {found} by somebody else")
             door.swap([(ref, start, found)], f"orchgit: attempt {body.attempt} starts")
-        cell = cells.make(door, cell.root, start, branch=ref, who=work.spec.worker, base=world.base(run))
+        stands = world.ground(run)
+        cell = cells.make(
+            door, cell.root, start, branch=ref, who=work.spec.worker, base=world.base(run), under=stands.layers
+        )  # fmt: skip
+        cells.overlook(cell, stands.names)
         missing = cells.copy_in(cell, world.repo.root, world.agents.config.cells.copied)
         githooks.install_cell(str(cell.git), hook_rules(work.spec.scope), base=start, branch=ref)
         probes = _tried(world, cell, work.spec.scope, work.spec.worker)
@@ -237,7 +261,7 @@ def _cell(world: World, run: Run, event: e.Event, body: e.CellRequested) -> e.Bo
     if through:
         return e.CellFailed(name, body.attempt, through)
     canary = [f"{p.name}: {'prevented' if p.prevented else 'not prevented'}" for p in probes]
-    canary += [f"not copied, not there: {m}" for m in missing]
+    canary += [f"not copied, not there: {m}" for m in missing] + [stands.told] * bool(stands.told)
     loose = tuple(r.path or "." for r in work.spec.scope.roots() if not r.exact)
     return e.CellMade(name, body.attempt, start, ref, world.agents.level.name, tuple(canary), loose)
 
@@ -380,7 +404,9 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
         role="worker", purpose="work", name=body.member, key=brief.key(run, body), brief=brief.work(run, name, told),
         place=place, stop=stop, cause=event.seq, emit=emit, scope_of=(name, attempt),
         session=world.agents.store.blob(body.session) if body.session else b"", answer=work.answer,
-        scope=(work.spec.allow, work.spec.deny),
+        scope=(work.spec.allow, work.spec.deny), assignment=name, waiting=run.waits.get(event.seq),
+        before=[s.used for seq, s in run.spent.items() if (s.about, s.attempt) == (f"work/{name}", attempt)
+                and seq != event.seq],
     )  # fmt: skip
     watch.settle()
     world.door.barrier(cell.root)  # what it says that it did is there, whatever happens to the machine
@@ -389,6 +415,12 @@ def _work(world: World, run: Run, event: e.Event, body: e.AgentRequested, emit: 
     if guard.stopped and outcome.status == "stopped":
         why = f"it was stopped because it touched {guard.stopped}, outside its scope"
         return e.Draft(e.AgentFailed("stopped", why), ENGINE, event.seq)
+    if outcome.status in ("run_budget", "assignment_budget"):
+        _unwatch(world, name, attempt)
+        kept = world.agents.store.put(outcome.session) if outcome.session else ""
+        whose: Literal["run", "assignment"] = "run" if outcome.status == "run_budget" else "assignment"
+        halted = e.AgentHalted(name, attempt, whose, outcome.message[:1000], kept)
+        return e.Draft(halted, ENGINE, event.seq)
     if isinstance(report, wire.ScopeRequestIn):
         if work.asks == MAX_ASKS:
             why = f"it asked for more scope {MAX_ASKS + 1} times in one attempt"
@@ -552,14 +584,19 @@ def _all_checks(run: Run) -> tuple[str, ...]:
 
 def _run_checks(world: World, run: Run, tree: str, commands: tuple[str, ...], name: str) -> list[checks.Checked]:
     team = world.agents
+    try:
+        under = world.ground(run).layers
+    except OrchgitError as error:
+        raise GitError(f"{error.what}: {error.why}") from error
     return run_checks(
-        world.door, world.repo, team.config, team.sandbox, world.state / name, tree, commands, world.base(run)
+        world.door, world.repo, team.config, team.sandbox, world.state / name, tree, commands, world.base(run),
+        under,
     )  # fmt: skip
 
 
 def run_checks(
     door: Door, repo: UserRepo, config: Config, sandbox: Sandbox, place: Path, tree: str, commands: tuple[str, ...],
-    base: cells.Base | None = None,
+    base: cells.Base | None = None, under: Sequence[Path] = (),
 ) -> list[checks.Checked]:  # fmt: skip
     """All of them, in order, also after a failure: the feedback should name everything at once.
 
@@ -568,7 +605,7 @@ def run_checks(
     """
     done = []
     for number, command in enumerate(commands):
-        cell = cells.plain_checkout(door, place.with_name(f"{place.name}-{number}"), tree, base)
+        cell = cells.plain_checkout(door, place.with_name(f"{place.name}-{number}"), tree, base, under)
         try:
             cells.copy_in(cell, repo.root, config.cells.copied)
             writable = (str(cell.work), str(cell.home))
@@ -660,7 +697,8 @@ def _view(world: World, run: Run, event: e.Event, commit: str, member: str) -> P
     root = world.state / f"view-{event.seq}"
 
     def make() -> Any:
-        cell = cells.make(world.door, root, commit, who="reader", base=world.base(run))
+        stands = world.ground(run)
+        cell = cells.make(world.door, root, commit, who="reader", base=world.base(run), under=stands.layers)
         needs = world.agents.needs(member)
         return confined(world.agents.sandbox, cell, (), network=needs.network, readable=needs.readable)
 
@@ -675,7 +713,7 @@ def _think(
     try:
         return world.agents.run(
             role=role, name=name, key=brief.key(run, event.body), brief=text, place=place, stop=stop, cause=event.seq,
-            emit=emit, **job,
+            emit=emit, waiting=run.waits.get(event.seq), **job,
         )  # fmt: skip
     finally:
         if place.used:

@@ -59,12 +59,28 @@ class Writer:
                 made = forge.review(_number(run, asked), key, asked.head, body, lines, "comment")
                 return e.ForgeDone(asked.key, made.id, made.url, self._keep(body))
             case "merge":
+                self._unmoved(run, asked)
                 title, body = text.merge_message(run)
                 commit = forge.merge(_number(run, asked), asked.head, title, body)
                 return e.ForgeDone(asked.key, _number(run, asked), "", commit=commit)
             case "close":
                 forge.close(run.settings.issue)
                 return e.ForgeDone(asked.key, run.settings.issue, "")
+
+    def _unmoved(self, run: Run, asked: e.ForgeRequested) -> None:
+        """The forge makes the merge: onto a base that holds more than the run does, nobody has checked what it is."""
+        there = publish.remote_ref(self._root, self.forge.remote, f"refs/heads/{asked.base}", self.forge.push_env())
+        if (
+            there
+            and not publish.holds(self._door, asked.head, there)
+            and not self.forge.look(_number(run, asked)).merged
+        ):
+            raise OrchgitError(
+                Kind.NO, f"{asked.base} has moved since the run began, to {there[:10]}",
+                "what a merge would give now, nobody has checked",
+                f"merge the pull request there, as its required checks allow, then: orchgit ship {run.id}    or do "
+                f"without: orchgit ship {run.id} --leave",
+            )  # fmt: skip
 
     def bring(self, ref: str, into: str) -> None:
         """Fetch a branch of ours that somebody else pushed onto. Everything in it is judged here; git transports."""
@@ -96,10 +112,11 @@ class Writer:
         return text.progress_note(run, asked.state.partition(" ")[0])
 
     def refs(self, run: Run, asked: e.ForgeRequested) -> Mapping[str, str]:
-        """What a push moves, and to where."""
+        """What a push moves, and to where. The log goes with all that it attests."""
+        log = {publish.RUNS + run.id: run.checkpoint.commit} if run.checkpoint and run.checkpoint.commit else {}
         if asked.about == "workers":
-            return {branch(run.id, n): run.works[n].head for n in asked.state.split()}
-        return {publish.RUNS + run.id if asked.about == "log" else run.ref: asked.head}
+            return {**{branch(run.id, n): run.works[n].head for n in asked.state.split()}, **log}
+        return {run.ref: asked.head, **log}
 
     def _output(self, digest: str) -> str:
         return self._store.blob(digest).decode("utf-8", "replace") if self._store.has(digest) else ""

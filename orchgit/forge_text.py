@@ -164,9 +164,12 @@ def progress_note(run: Run, phase: str) -> str:
     ]
     for blocker in run.open_blockers():
         if blocker.about != "forge":
-            words = "" if blocker.kind == "scope" else f"\n\n{code(f'/orchgit answer {blocker.id} WORDS')}"
-            parts.append(f"**A human is needed, {blocker.id}, about {plain(blocker.about)}:**\n\n"
-                         f"{quote(blocker.text)}{words}")  # fmt: skip
+            # More scope is granted where the engine is: it is not for a comment to widen what a worker may write.
+            ways = f"orchgit grant {run.id}/{blocker.about}" if blocker.kind == "scope" else (
+                f"/orchgit answer {blocker.id} WORDS"
+            )  # fmt: skip
+            head = f"**A human is needed, {blocker.id}, about {plain(blocker.about)}:**"
+            parts += [head, quote(blocker.text), code(ways)]
     if run.findings:
         listed = [
             (f.id, f.severity, _inline(f"{f.path}:{f.line}" if f.line else f.path), plain(f.title), f.state)

@@ -9,9 +9,9 @@ A checkpoint is a commit. Its tree:
 
 Its parents are the checkpoint before it, if any, and the tip of the integration branch at that event; its message has
 the trailers `Orchgit-Run` and `Orchgit-Log: <seq>@sha256:<hash>`; author, committer and date are the engine's and that
-event's. Its events are one of `events.MILESTONES`; the last one is the seal of the run. So it is a function of the log
-(but for a signature), and what is done again after a crash is the same: nobody has to ask for it first, and the note
-`log.checkpointed` says that it is there.
+event's. It ends with one of `events.MILESTONES`, the last of them the seal of the run, or with a push to a forge, which
+takes the log with it. So it is a function of the log (but for a signature), and what is done again after a crash is the
+same: nobody has to ask for it first, and the note `log.checkpointed` says that it is there.
 
 The ref only ever moves to a longer log with the same beginning, here and on a remote. Two different events at one
 sequence number are never reconciled: both heads are kept, the other one on `refs/orchgit/forks/<run>/<commit>`.
@@ -389,7 +389,7 @@ def send(
     moved = [ref for ref, ours in wanted.items() if there.get(ref) != ours]
     for ref in moved:
         ours, theirs = wanted[ref], there.get(ref, "")
-        if theirs and theirs != judged.get(ref) and not _holds(door, ours, theirs):
+        if theirs and theirs != judged.get(ref) and not holds(door, ours, theirs):
             why = f"{remote} has {theirs} there, which is not part of what is here ({ours})"
             raise OrchgitError(Kind.NO, f"{ref} cannot be pushed", why, f"orchgit fetch {remote} says more")
     leases = [f"--force-with-lease={ref}:{there.get(ref, '')}" for ref in moved]
@@ -411,12 +411,18 @@ def bring(root: Path, remote: str, ref: str, into: str, env: Mapping[str, str]) 
     )  # fmt: skip
 
 
+def remote_ref(root: Path, remote: str, ref: str, env: Mapping[str, str]) -> str:
+    """Where a ref of a remote stands; "" for nowhere."""
+    return _there(root, remote, [ref], env).get(ref, "")
+
+
 def _there(root: Path, remote: str, refs: Iterable[str], env: Mapping[str, str]) -> dict[str, str]:
     said = _git(root, "ls-remote", remote, *refs, env=env).decode()
     return {ref: oid for oid, _, ref in (line.partition("\t") for line in said.splitlines())}
 
 
-def _holds(door: Door, tip: str, commit: str) -> bool:
+def holds(door: Door, tip: str, commit: str) -> bool:
+    """Whether `commit` is part of `tip`. One that is not here is not."""
     try:
         door.run("merge-base", "--is-ancestor", commit, tip)
     except GitError:

@@ -7,16 +7,19 @@ and it may not move the cursor.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from orchgit import report_cost
 from orchgit.core import events as e
 from orchgit.core.codec import encode
 from orchgit.core.decide import advance, describe, waiting
-from orchgit.core.forge import awaited
+from orchgit.core.forge import approved, awaited, changes
 from orchgit.core.plan import Plan, order, waves
 from orchgit.core.scope import precision
 from orchgit.core.state import Run
+from orchgit.report_cost import Sum
+from orchgit.report_cost import money as money
 
 
 def safe(text: str, *, lines: bool = False) -> str:
@@ -37,10 +40,6 @@ def safe(text: str, *, lines: bool = False) -> str:
 def short(text: str, width: int = 100) -> str:
     text = " ".join(safe(text).split())
     return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def money(micro: int | None) -> str:
-    return "cost unknown" if micro is None else f"${micro / 1_000_000:.2f}"
 
 
 def span(ms: int) -> str:
@@ -125,7 +124,9 @@ def _sentence(body: e.Body) -> str:
             return "cell requested"
         case e.CellMade():
             stopped = sum(1 for c in body.canary if c.endswith(": prevented"))
-            return f"cell made at {id7(body.start)}, {body.sandbox}, canary: {stopped} attempts prevented"
+            more = [short(c) for c in body.canary if not c.endswith("prevented")]
+            made = f"cell made at {id7(body.start)}, {body.sandbox}, canary: {stopped} attempts prevented"
+            return "; ".join([made, *more])
         case e.CellFailed():
             return f"no cell: {short(body.why)}"
         case e.CellRemovalRequested() | e.CellRemoved():
@@ -138,10 +139,18 @@ def _sentence(body: e.Body) -> str:
             words = [body.status, span(body.duration_ms)]
             if body.calls:
                 words += [f"{body.input_tokens + body.cache_read_tokens + body.cache_write_tokens} tokens in",
-                          f"{body.output_tokens} out", money(body.cost_micro)]  # fmt: skip
+                          f"{body.output_tokens} out", Sum(1, body.used, body.cost_micro is None).cost]  # fmt: skip
             if body.refused:
                 words.append(f"{many(len(body.refused), 'call')} REFUSED: {short(body.refused[0], 80)}")
             return f"{body.member} ended: {', '.join(words)}"
+        case e.AgentWaiting():
+            return f"{body.member} WAITS until {clock(body.until)} for {safe(body.backend)}: {short(body.why)}"
+        case e.AgentWaited():
+            return f"{body.member} goes on after its wait"
+        case e.AgentHalted():
+            return f"stopped before it could go beyond a budget: {short(body.message, 200)}"
+        case e.BudgetRaised():
+            return f"the budget of {safe(body.assignment) or 'the run'} is raised by {_more(body.more)}"
         case e.AgentReported():
             more = [f"blocker: {b}" for b in body.blockers]
             return f"reported: {short(' '.join([body.summary, *more]))}"
@@ -251,6 +260,18 @@ def _sentence(body: e.Body) -> str:
     return body.type
 
 
+def _more(by: e.Budget) -> str:
+    said = [money(by.cost_micro)] if by.cost_micro is not None else []
+    for value, what in ((by.tokens, "token"), (by.turns, "turn"), (by.seconds, "second")):
+        said += [many(value, what)] if value is not None else []
+    return ", ".join(said)
+
+
+def clock(time: str) -> str:
+    """A time of the log for people: to the second, and in which zone it is."""
+    return f"{safe(time[:10])} {safe(time[11:19])} UTC"
+
+
 def _by(comments: Sequence[e.Comment]) -> str:
     """Who said it on the forge, in which comment and when."""
     return "".join(f" by {safe(c.author)} ({safe(c.id)}, {safe(c.time)})" for c in comments)
@@ -341,15 +362,16 @@ def phase(run: Run) -> str:
 
 
 def status_lines(run: Run, *, alive: bool = False) -> list[str]:
-    lines = [f"{run.id}  {phase(run)}" + (f"  {short(run.issue.title, 70)}" if run.issue else "")]
+    told = [f"{run.id}  {phase(run)}" + (f"  {short(run.issue.title, 70)}" if run.issue else "")]
     for name, work in run.works.items():
         attempt = f"attempt {work.attempt}" if work.attempt else "not started"
         stage = "paused" if work.paused else work.stage
-        lines.append(f"  {name:<16} {stage:<12} {attempt:<12} {safe(work.spec.worker)}")
+        told.append(f"  {name:<16} {stage:<12} {attempt:<12} {safe(work.spec.worker)}")
     for f in run.open_findings():
-        lines.append(f"  finding {f.id} {f.severity} {safe(f.path)}:{f.line} {short(f.title, 60)}")
-    lines += [f"  {line}" for line in next_lines(run, alive=alive)]
-    return [safe(line) for line in lines]
+        told.append(f"  finding {f.id} {f.severity} {safe(f.path)}:{f.line} {short(f.title, 60)}")
+    told += [f"  {line}" for line in report_cost.lines(run)]
+    told += [f"  {line}" for line in next_lines(run, alive=alive)]
+    return [safe(line) for line in told]
 
 
 def next_lines(run: Run, *, alive: bool = False) -> list[str]:
@@ -390,6 +412,8 @@ def _next(run: Run, alive: bool) -> list[str]:
         return [f"next: {step.type}"]
     waits = ", ".join(sorted(_pending_words(ev) for ev in run.pending.values()))
     lines = [f"waits for: {waits}" if waits else "nothing is due"]
+    for wait in run.waits.values():
+        lines.append(f"{wait.member} waits until {clock(wait.until)} for {wait.backend}: {short(wait.why)}")
     lines += [f"waits for a person, {who}: orchgit work {run.id}/{name}" for name, who in by_hand(run)]
     for name, work in run.works.items():
         if work.paused:
@@ -435,26 +459,20 @@ def status_json(run: Run) -> dict[str, Any]:
         "blockers": [
             {"id": b.id, "kind": b.kind, "about": b.about, "text": b.text, "open": b.open} for b in run.blockers
         ],
+        "pull_requests": [
+            {"about": about, "number": p.number, "url": p.url, "approved": approved(run, about)}
+            for about, p in changes(run)
+        ],
         "pending": [{"seq": s, "type": ev.body.type} for s, ev in run.pending.items()],
+        "waits": [
+            {"agent": w.member, "backend": w.backend, "until": w.until, "why": w.why} for w in run.waits.values()
+        ],
+        "spent": report_cost.as_json(run),
         "next": next_lines(run),
     }  # fmt: skip
 
 
 # -- the end ---------------------------------------------------------------------------------------------
-
-
-def costs(log: Iterable[e.Event]) -> list[tuple[str, int, int, int, int | None]]:
-    """(agent, runs, tokens in, tokens out, micro-dollars or None when any part is unknown)."""
-    sums: dict[str, list[Any]] = {}
-    for event in log:
-        if isinstance(event.body, e.AgentExited):
-            b = event.body
-            row = sums.setdefault(b.member, [0, 0, 0, 0])
-            row[0] += 1
-            row[1] += b.input_tokens + b.cache_read_tokens + b.cache_write_tokens
-            row[2] += b.output_tokens
-            row[3] = None if row[3] is None or b.cost_micro is None else row[3] + b.cost_micro
-    return [(name, *row) for name, row in sums.items()]
 
 
 def markdown(run: Run, log: Sequence[e.Event]) -> str:
@@ -474,6 +492,9 @@ def markdown(run: Run, log: Sequence[e.Event]) -> str:
         for n, w in run.works.items():
             rows.append(f"| {n} | {safe(w.spec.worker)} | {w.stage} | {len(w.attempts)} | `{id7(w.head)}` |")
         parts += ["## Assignments", "\n".join(rows)]
+    opened = [f"- {about}: {safe(p.url)}" for about, p in changes(run)]
+    if opened:
+        parts += ["## Pull requests", "\n".join(opened)]
     reviews = [ev.body for ev in log if isinstance(ev.body, e.ReviewReported)]
     if reviews:
         listed = [
@@ -491,11 +512,8 @@ def markdown(run: Run, log: Sequence[e.Event]) -> str:
         parts += ["## Review", "\n".join(listed)]
     if run.synthesis and run.synthesis.review_by_human:
         parts += ["## For a human to look at", "\n".join(f"- {short(i, 300)}" for i in run.synthesis.review_by_human)]
-    spent = costs(log)
-    if spent:
-        rows = ["| agent | runs | tokens in | tokens out | cost |", "| --- | --- | --- | --- | --- |"]
-        rows += [f"| {n} | {c} | {i} | {o} | {money(m)} |" for n, c, i, o, m in spent]
-        parts += ["## Cost", "\n".join(rows)]
+    if run.spent:
+        parts += ["## Cost", safe(report_cost.table(run), lines=True)]
     if not run.over:
         parts += ["## Next", "\n".join(f"- {line}" for line in next_lines(run))]
     return safe("\n\n".join(parts) + "\n", lines=True)

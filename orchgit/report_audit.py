@@ -6,7 +6,8 @@ from typing import Any
 
 from orchgit.core import events as e
 from orchgit.core.audit import Told
-from orchgit.report import costs, id7, many, money, safe, short
+from orchgit.report import id7, many, safe, short
+from orchgit.report_cost import by_agent
 
 MEANING = {
     "proved": "follows from the bytes of the log and the objects of git alone",
@@ -72,12 +73,12 @@ def audit_markdown(told: Told) -> str:
     """A report that stands alone: what was looked at, what was found, what a pass is worth, and what nobody can say."""
     run = told.reading.run
     title = {"pass": "no violation", "violation": "VIOLATIONS", "inconclusive": "not all could be decided"}
-    parts = [f"# Audit of run `{_cell(told.run)}`: {title[told.verdict]}"]
+    parts = [f"# Audit of run `{cell(told.run)}`: {title[told.verdict]}"]
     facts = [f"- log: {len(told.reading.events)} events, read from {told.source}; SHA-256 of the last `{run.hash}`"]
     if run.started:
         facts.append(f"- base `{run.started.base}`, tip `{run.tip}`, phase: {run.phase}")
         facts.append(
-            f"- written by {_cell(run.started.tool)}, git {_cell(run.started.git)}, Python {_cell(run.started.python)}"
+            f"- written by {cell(run.started.tool)}, git {cell(run.started.git)}, Python {cell(run.started.python)}"
         )
     if run.plan:
         facts.append(f"- plan v{run.plan_version}, SHA-256 `{run.plan_digest}`")
@@ -85,15 +86,15 @@ def audit_markdown(told: Told) -> str:
     parts.append("\n".join(facts))
     bad = [r for r in told.results if r.found]
     if bad:
-        listed = [f"- **{r.law}** {_cell(f.where)}: {_cell(f.what)}" for r in bad for f in r.found]
+        listed = [f"- **{r.law}** {cell(f.where)}: {cell(f.what)}" for r in bad for f in r.found]
         parts += ["## Violations", "\n".join(listed)]
     unsure = [r for r in told.results if r.verdict == "inconclusive"]
     if unsure:
-        parts += ["## Could not be decided", "\n".join(f"- **{r.law}** {_cell(r.why)}" for r in unsure)]
+        parts += ["## Could not be decided", "\n".join(f"- **{r.law}** {cell(r.why)}" for r in unsure)]
     rows = ["| check | verdict | a pass is | what it says |", "| --- | --- | --- | --- |"]
     rows += [f"| `{r.law}` | {r.verdict} | {r.strength} | {r.sentence} |" for r in told.results]
     parts += ["## Checks", "\n".join(rows), "\n".join(f"- *{word}*: {means}" for word, means in MEANING.items())]
-    notes = [f"- **{r.law}** {_cell(note)}" for r in told.results for note in r.notes]
+    notes = [f"- **{r.law}** {cell(note)}" for r in told.results for note in r.notes]
     if notes:
         parts += ["## To know", "\n".join(notes)]
     parts += ["## Who did what", "\n".join(_people(told))]
@@ -110,14 +111,14 @@ def _people(told: Told) -> list[str]:
             commit = getattr(body, "new", "") or getattr(body, "commit", "")
             said += f" `{id7(commit)}`" if commit else ""
             rows.append(
-                f"| {event.seq} | {_cell(event.time)} | {event.actor.kind} {_cell(event.actor.id)} | {_cell(said)} |"
+                f"| {event.seq} | {cell(event.time)} | {event.actor.kind} {cell(event.actor.id)} | {cell(said)} |"
             )
-    for name, runs, _, _, micro in costs(told.reading.events):
-        rows.append(f"|  |  | agent {_cell(name)} | {many(runs, 'run')}, {money(micro)} |")
+    for name, spent in by_agent(told.reading.run):
+        rows.append(f"|  |  | agent {cell(name)} | {many(spent.runs, 'run')}, {spent.cost} |")
     return rows
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Text somebody else wrote, in Markdown: on one line, with nothing that Markdown would take for its own."""
     kept = short(text, 400)
     for mark in "\\`*_[]<>|#":

@@ -150,8 +150,9 @@ class Runner:
             logged.set()
 
     def _emit(self, draft: e.Draft) -> None:
-        """A note from a thread. That an agent starts is on the disk before it does: resume goes by it."""
-        if not isinstance(draft.body, e.AgentStarted):
+        """A note from a thread. That an agent starts or has waited is on the disk before it works: resume goes by it.
+        That it has ended, before its live transcript goes: else nobody could say what it took."""
+        if not isinstance(draft.body, e.AgentStarted | e.AgentWaited | e.AgentExited):
             self._seen.put(draft)
             return
         logged = threading.Event()
@@ -161,15 +162,22 @@ class Runner:
                 raise RuntimeError("the engine ends")
 
     def _act(self, world: World, written: list[e.Event]) -> None:
+        if any(isinstance(event.body, e.ForgeRequested) for event in written):
+            self._published(world)  # a push takes the log with it
         for event in written:
             if isinstance(event.body, e.AbortRequested):
                 for stop in world.stops.values():
                     stop.set()
             if isinstance(event.body, e.AgentContinued):
                 world.go_on(event.body)
+            if isinstance(event.body, e.BudgetRaised):
+                world.agents.ledger.raise_by(event.body.more, event.body.assignment)
             if event.body.kind == "request" and event.seq in self.run.pending:
                 self._start(world, event)
-        if publish.due(self.run):  # after what was asked for is on its way
+        self._published(world)  # after what was asked for is on its way
+
+    def _published(self, world: World) -> None:
+        if publish.due(self.run):
             self.publish(world.door, world.agents.config.log)
 
     def publish(self, door: Door, settings: LogSettings) -> None:
@@ -190,6 +198,7 @@ class Runner:
 
     def _take_up(self, world: World) -> None:
         """What has no outcome yet: of an engine before this one, or asked for before there was a world to act on."""
+        self._published(world)
         for seq, event in self.run.pending.items():
             if seq not in self._threads:
                 self._start(world, event, inherited=seq in self._inherited)

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchgit import __version__, agents, publish, recovery, roster, runner, signatures
-from orchgit.agent_run import Agents, furnish
+from orchgit.agent_run import Agents, furnish, live_transcript
+from orchgit.agents import prices
+from orchgit.agents.budget import Ledger, taken
 from orchgit.config import CONFIG_PATH, Config, ShipMode, state_home
 from orchgit.config import Forge as ForgeConfig
 from orchgit.config import load as load_config
@@ -27,6 +29,7 @@ from orchgit.core import events as e
 from orchgit.core.codec import decode, dumps, encode
 from orchgit.core.errors import Kind, OrchgitError
 from orchgit.core.plan import Member, Plan, Problem, imprecise, problems
+from orchgit.core.run import Run
 from orchgit.effects import World, observe
 from orchgit.eventlog import Log, Store, runs_dir, user_name
 from orchgit.forge import Forge, connect
@@ -35,6 +38,7 @@ from orchgit.forge_out import Writer
 from orchgit.git import cells, trees
 from orchgit.git.door import Door
 from orchgit.git.user import UserRepo, git_version
+from orchgit.patience import Patience
 from orchgit.sandbox import Level, Sandbox, best, overlay_works, require_networks
 from orchgit.watch import Watchdog
 
@@ -119,14 +123,25 @@ def choose(members: tuple[roster.RosterMember, ...], config: Config, options: Op
             raise _nobody(name, {b: probe(b) for b in ([name] if name else config.backends)})
         backend = agents.backend(name)
         model = options.model or member.member.model
-        if name.startswith(agents.COMMAND) and member.tools != agents.ROLE_TOOLS[member.member.role]:
-            said.append(f"{member.member.name}: {name} has tools of its own; `tools` in its file does not bind it")
+        if name.startswith(agents.COMMAND):
+            said += _unbound(member, name)
         if name == "codex" and model.startswith("claude-"):
             said.append(f"{member.member.name}: {model} is no model of Codex's; it takes its own")
             model = ""
         model = "scripted" if name == "scripted" else model or backend.default_model
         chosen.append(replace(member, member=replace(member.member, backend=name, model=model)))
     return tuple(chosen), [*said, *_open(chosen, config)]
+
+
+def _unbound(member: roster.RosterMember, name: str) -> list[str]:
+    """What the configuration says of a member and a command cannot be held to, in words."""
+    who, limits = member.member.name, member.limits
+    found = []
+    if member.tools != agents.ROLE_TOOLS[member.member.role]:
+        found.append(f"{who}: {name} has tools of its own; `tools` in its file does not bind it, the sandbox does")
+    if limits.tokens is not None or limits.cost_micro is not None:
+        found.append(f"{who}: {name} does not tell what it uses; of its limits only `seconds` is kept")
+    return found
 
 
 def _open(chosen: list[roster.RosterMember], config: Config) -> list[str]:
@@ -168,6 +183,28 @@ def _nobody(name: str, probes: dict[str, agents.Probe]) -> OrchgitError:
     )
 
 
+def _priced(members: tuple[roster.RosterMember, ...], config: Config) -> None:
+    """A money budget can be kept only where the price is known. Raises OrchgitError (USAGE) with what to do."""
+    most = config.budget
+    for m in members:
+        limits = [m.limits.cost_micro, most.cost_usd, most.assignment_cost_usd if m.member.role == "worker" else None]
+        if all(limit is None for limit in limits):
+            continue
+        backend = agents.backend(m.member.backend)
+        if backend.cost == "free" or backend.cost == "reported":
+            continue
+        overrides = config.options(backend.name).get("prices")
+        known = prices.price_of(m.member.model, prices.parse_overrides(overrides) if overrides else None)
+        if backend.cost == "table" and known is not None:
+            continue
+        raise OrchgitError(
+            Kind.USAGE, f"there is a money budget, and what {m.member.name} costs is unknown",
+            f"model {m.member.model}, backend {backend.name}: its price is not in orchgit's table of {prices.AS_OF}",
+            f"give it in {CONFIG_PATH}: [prices.\"{m.member.model}\"] with input, output, cache_read and cache_write, "
+            "in dollars per million tokens; or limit tokens instead of cost_usd",
+        )  # fmt: skip
+
+
 def freeze(config: Config, members: tuple[roster.RosterMember, ...]) -> bytes:
     """Configuration and roster as one blob."""
     people = [
@@ -186,6 +223,21 @@ def thaw(data: bytes) -> tuple[Config, roster.Roster]:
         for m in fields["roster"]
     )
     return Config.from_json(json.dumps(fields["config"])), roster.Roster(members, ())
+
+
+def ledger(run: Run, store: Store) -> Ledger:
+    """What the run has spent until now; of agents that an engine left behind, what their transcripts show."""
+    made = Ledger(run.settings.budget, run.settings.assignment_budget)
+    made.raise_by(run.raised)
+    for name, work in run.works.items():
+        made.raise_by(work.raised, name)
+    for seq, spending in run.spent.items():
+        used, said = spending.used, live_transcript(store, seq)
+        if seq in run.begun and seq not in run.waits and said.exists():
+            used = taken(said.read_text("utf-8", "replace").splitlines())
+        kind, _, name = spending.about.partition("/")
+        made.add(used, name if kind == "work" else "")
+    return made
 
 
 class Session:
@@ -218,7 +270,9 @@ class Session:
             door = Door(self.repo.common, self.repo.object_format, owner=log.run)
             assert self.confined is not None
             sandbox = furnish(*self.confined, config, door, place)
-            team = Agents(config, people, log, sandbox, sandbox.level, self._progress)
+            run = self.runner.run
+            patience = Patience(run.waits.values())
+            team = Agents(config, people, log, sandbox, sandbox.level, self._progress, ledger(run, log), patience)
             overlay = config.cells.overlay == "auto" and sandbox.level.prevented and not overlay_works(str(place))
             writer = self._connected if config.forge.kind != "local" else None
             self._world = World(self.repo, door, team, place, Watchdog(), overlay, writer)
@@ -355,6 +409,7 @@ def begin(
         signatures.sign(b"", config.log.sign)  # now, and not after the first merge
     people = roster.load(repo.root, config)
     chosen, said = choose(people.members, config, options)
+    _priced(chosen, config)
     config, place_there, about_forge = _outside(repo, config, issue, options.ship or config.ship.mode)
     said += about_forge
     settings = config.settings(

@@ -13,20 +13,28 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from orchgit.core.errors import Kind, OrchgitError
 from orchgit.process import Launch
+
+if TYPE_CHECKING:
+    from orchgit.agents.budget import Purse
 
 Role = Literal["orchestrator", "worker", "reviewer"]
 Network = Literal["none", "loopback", "open"]  # as in sandbox, which nothing here may import
 NETWORKS: tuple[Network, ...] = ("none", "loopback", "open")  # each reaches what the one before does
 Purpose = Literal["plan", "work", "verdict", "review", "synthesis"]
+# Where the cost of a backend's calls is known from: our table and [prices], what its program reports, or nowhere.
+Cost = Literal["free", "table", "reported", "unknown"]
 Status = Literal[
     "done",  # a result tool was called with input that its `parse` accepted
     "no_report",  # the agent stopped without one, reminders included
     "turns",  # turn limit
-    "budget",  # money or token limit
+    "budget",  # money or token limit of its own
+    "assignment_budget",  # the next call could go beyond what its assignment may spend
+    "run_budget",  # or beyond what the run may
+    "limited",  # the service asks for patience; it goes on from `session` after `retry_after_s`
     "time",  # wall clock limit
     "refused",  # the model refused
     "context",  # the context window is full
@@ -68,7 +76,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens as the API counts them; `input` is the uncached part. `cost_micro` None: unknown, never zero."""
+    """Tokens as the API counts them; `input` is the uncached part. `cost_micro` None: the price is unknown, never zero.
+    `unsure_*`: what calls that broke off can have taken at most, beside what is known of them."""
 
     calls: int = 0
     input: int = 0
@@ -76,6 +85,8 @@ class Usage:
     cache_read: int = 0
     cache_write: int = 0
     cost_micro: int | None = None
+    unsure_tokens: int = 0
+    unsure_micro: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,10 +118,12 @@ class Job:
     clock: Callable[[], float] = time.monotonic  # for its limits: stands still while the cell is paused
     options: Mapping[str, str] = field(default_factory=dict)  # of the backend, from the config
     session: bytes = b""  # of an earlier outcome, to go on from; b"": begin with the brief
-    answer: str = ""  # to what it asked for then
+    answer: str = ""  # to what it asked for then; "": nothing was asked
     allow: tuple[str, ...] = ()  # a worker's scope, for rules of an agent's own: a first word, never the boundary
     deny: tuple[str, ...] = ()
     confined: bool = True  # whether the kernel keeps what `launch` starts from writing elsewhere
+    purse: Purse | None = None  # what it may spend, shared with others; None: `limits` alone
+    held_s: Callable[[], float] = lambda: 0.0  # for how long its service wants no calls, says another agent; 0: call
 
 
 @dataclass(frozen=True)
@@ -120,7 +133,9 @@ class Outcome:
     message: str = ""
     hint: str = ""  # what a person could type, where there is such a thing
     usage: Usage = field(default_factory=Usage)
-    session: bytes = b""  # where it stopped, when the result pauses; b"" if it cannot be taken up again
+    # Where it stopped, when the result pauses, a budget is used up or the service limits; b"": it cannot be taken up.
+    session: bytes = b""
+    retry_after_s: float | None = None  # when limited; None: the service did not say
     conversation: str = ""  # the agent's own name for it, where it has one
 
 
@@ -146,6 +161,7 @@ class Backend(Protocol):
 
     name: str
     default_model: str  # for a job that names none
+    cost: Cost
 
     def probe(self, options: Mapping[str, str]) -> Probe:
         """Whether this backend could work here, and if not, why and what to type."""

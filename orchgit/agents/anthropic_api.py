@@ -4,25 +4,26 @@ The key comes from this process's environment (ANTHROPIC_API_KEY, else ANTHROPIC
 ANTHROPIC_BASE_URL for a gateway) and must never reach a transcript, a message or a child. `import anthropic`
 takes 1.5 s, so it is inside functions. Only the small, old part of the SDK is used: its majors come fast, and
 its tool runner keeps the conversation on the server by default, where a gateway that ignores the field loses
-it silently.
+it silently; its retries sleep for as long as a server says, an hour if it says so, where nobody sees it: ours do not.
 
 Options, all strings, for gateways and models that differ: `thinking` adaptive|off, `effort` (not sent unless
-given), `cache` on|off, `strict` on|off, `max_tokens`, `auth` bearer|x-api-key, `prices` (JSON, see
-prices.py).
+given), `cache` on|off, `strict` on|off, `max_tokens`, `long_context` (tokens), `auth` bearer|x-api-key,
+`prices` (JSON, see prices.py).
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from orchgit.agents import Job, Needs, Outcome, Probe, Usage, prices
-from orchgit.agents.loop import NO_CALL, Allowance, Interrupted, ModelFailure, StreamBroken, Tool, run_loop
+from orchgit.agents import Cost, Job, Needs, Outcome, Probe, Usage, prices
+from orchgit.agents.loop import NO_CALL, Allowance, Busy, Interrupted, ModelFailure, StreamBroken, Tool, run_loop
 from orchgit.agents.session import Call, Conversation, Reply, Result, Stop, Text, UserTurn
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "claude-sonnet-5-5"
 MAX_OUTPUT = 32_000
-MAX_RETRIES = 6
+LONG_CONTEXT = 100_000  # tokens of a request
+LIMITING = (429, 503, 529)
 READ_TIMEOUT_S = 300.0  # between two pieces of a stream; the service sends pings in between
 CACHED = {"type": "ephemeral"}
 LOOK_BACK = 20  # blocks before a mark among which the service looks for what it has cached
@@ -50,6 +52,7 @@ STOPS: dict[str, Stop] = {
 class AnthropicBackend:
     name = "anthropic"
     default_model = DEFAULT_MODEL
+    cost: Cost = "table"
 
     def probe(self, options: Mapping[str, str]) -> Probe:
         """Looks, without importing the SDK or calling anything: a key that is there may still be refused."""
@@ -112,6 +115,7 @@ class ApiModel:
 
         options = job.options
         self.max_output = int(options.get("max_tokens", MAX_OUTPUT))
+        self.long_context = int(options.get("long_context", LONG_CONTEXT))
         overrides = prices.parse_overrides(options["prices"]) if "prices" in options else None
         self.price = prices.price_of(job.model, overrides)
         key = os.environ[key_name]
@@ -120,7 +124,7 @@ class ApiModel:
         self.client = anthropic.Anthropic(
             api_key=key if key_name == "ANTHROPIC_API_KEY" else None,
             auth_token=key if key_name == "ANTHROPIC_AUTH_TOKEN" else None,
-            max_retries=MAX_RETRIES,
+            max_retries=0,
             timeout=anthropic.Timeout(60.0, connect=10.0, read=READ_TIMEOUT_S),
             default_headers=headers,
         )
@@ -135,7 +139,7 @@ class ApiModel:
         thread = threading.Thread(target=call.run, name=f"anthropic {job.key}", daemon=True)
         thread.start()
         while not call.over.wait(0.05):
-            if job.stop.is_set() or time.monotonic() >= allowance.deadline_s:
+            if allowance.over():
                 call.abandoned = True
                 raise Interrupted(call.partial)
         if call.failure is not None:
@@ -154,7 +158,7 @@ class _Stream:
         self.abandoned = False
         self.partial: Usage | None = None
         self.message: Any = None
-        self.failure: ModelFailure | StreamBroken | None = None
+        self.failure: ModelFailure | Busy | StreamBroken | None = None
 
     def run(self) -> None:
         import anthropic
@@ -186,7 +190,7 @@ class _Stream:
         except anthropic.APIConnectionError as error:
             cause = f" ({error.__cause__})" if error.__cause__ else ""
             hint = "check the network, and ANTHROPIC_BASE_URL if it is set"
-            self.failure = ModelFailure("unavailable", f"the service cannot be reached: {error}{cause}", hint)
+            self.failure = Busy("unavailable", f"the service cannot be reached: {error}{cause}", hint)
         except (httpx2.HTTPError, anthropic.AnthropicError, ValueError) as error:
             # Raw errors of the HTTP library come out of a stream that broke; ValueError is tool input that is
             # not JSON. Whatever came so far is lost, and nothing of it was run.
@@ -194,7 +198,7 @@ class _Stream:
         finally:
             self.over.set()
 
-    def _status(self, error: anthropic.APIStatusError) -> ModelFailure | StreamBroken:
+    def _status(self, error: anthropic.APIStatusError) -> ModelFailure | Busy | StreamBroken:
         status, words = error.status_code, error.api_message or str(error)
         said = f"{words} (HTTP {status}{', ' + error.request_id if error.request_id else ''})"
         if status < 400:  # an error event inside a stream that had begun well
@@ -209,12 +213,30 @@ class _Stream:
         # There is no code for it; the words have been these for years.
         if status == 413 or (status == 400 and ("prompt is too long" in words or "context" in words)):
             return ModelFailure("context", said, "give the worker a smaller assignment")
-        if status in (408, 409, 429) or status >= 500:
-            return ModelFailure(
-                "unavailable", f"{said}, after {MAX_RETRIES} retries", "try again later: orchgit resume"
-            )
+        after_s = _retry_after_s(error.response.headers)
+        if status in LIMITING and (after_s is not None or error.response.headers.get("x-should-retry") != "false"):
+            return Busy("limited", said, "", after_s)
+        if status in (408, 409) or status >= 500:
+            return Busy("unavailable", said, "try again later: orchgit resume", after_s)
+        if status == 429:
+            return ModelFailure("unavailable", said, "see the limits of the account the key belongs to")
         hint = 'for this model or gateway, try thinking = "off" in the options' if "thinking" in words else ""
         return ModelFailure("error", said, hint)
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """What the service asks for: milliseconds, seconds or a date."""
+    try:
+        if "retry-after-ms" in headers:
+            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        said = headers.get("retry-after", "")
+        if re.fullmatch(r"[0-9.]+", said):
+            return float(said)
+        from email.utils import parsedate_to_datetime
+
+        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time()) if said else None
+    except ValueError:
+        return None
 
 
 def _request(conversation: Conversation, tools: Sequence[Tool], job: Job, allowance: Allowance) -> dict[str, Any]:

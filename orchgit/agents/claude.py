@@ -16,11 +16,12 @@ import shutil
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from orchgit.agents import Job, Needs, Outcome, Probe, Usage
+from orchgit.agents import Cost, Job, Needs, Outcome, Probe, Usage
 from orchgit.agents.headless import (
     Failure,
     Over,
@@ -28,11 +29,15 @@ from orchgit.agents.headless import (
     Turn,
     asked,
     converse,
+    counted,
     ending,
     environment,
+    named,
     report_schema,
     silence,
+    taken_up,
 )
+from orchgit.core.events import Budget
 
 KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN")
 PASSED = ("ANTHROPIC_BASE_URL", "ANTHROPIC_CUSTOM_HEADERS")
@@ -42,7 +47,7 @@ QUIET = dict.fromkeys(
     "1",
 )  # fmt: skip
 RETRIES = "5"  # of one call, by itself; its own 10 take minutes, with a key that is refused as well
-CREDENTIALS = ".credentials.json"
+CREDENTIALS, LOCAL = ".credentials.json", "~/.claude/local"
 INSTALL = "npm install -g @anthropic-ai/claude-code, or https://claude.com/claude-code"
 LOGIN = (
     "run `claude` once and log in, or `claude setup-token` and export CLAUDE_CODE_OAUTH_TOKEN, or export "
@@ -52,8 +57,8 @@ TOOLS = {"bash": "Bash", "read": "Read", "glob": "Glob", "grep": "Grep", "write"
 
 
 def program() -> str:
-    """On PATH, else the one that comes with the Python SDK; "" when there is none."""
-    found = shutil.which("claude")
+    """On PATH, where its own installer of old put it, or in the Python SDK; "" when there is none."""
+    found = shutil.which("claude") or shutil.which(os.path.expanduser(f"{LOCAL}/claude"))
     if found is None and (package := find_spec("claude_agent_sdk")) and package.submodule_search_locations:
         bundled = Path(next(iter(package.submodule_search_locations)), "_bundled", "claude")
         found = str(bundled) if os.access(bundled, os.X_OK) else None
@@ -63,6 +68,7 @@ def program() -> str:
 class ClaudeBackend:
     name = "claude"
     default_model = "claude-sonnet-5-5"
+    cost: Cost = "reported"
 
     def probe(self, options: Mapping[str, str]) -> Probe:
         """Asks the program itself, as the user: outside every sandbox, and without a call to its service."""
@@ -79,8 +85,12 @@ class ClaudeBackend:
         return Probe(True, f"Claude Code {version}, with {login}", "", version, login)
 
     def needs(self, options: Mapping[str, str]) -> Needs:
-        path = program()
-        return Needs("open", tuple(dict.fromkeys((path, os.path.realpath(path)))) if path else ())
+        path, local = program(), os.path.realpath(os.path.expanduser(LOCAL))
+        if not path:
+            return Needs("open")
+        real = os.path.realpath(path)
+        # What lies beside ~/.claude/local is hidden: its sessions, its credential.
+        return Needs("open", (path, local if real.startswith(local + "/") else real))
 
     def run(self, job: Job) -> Outcome:
         path = program()
@@ -127,20 +137,19 @@ class _Claude:
 
     def __init__(self, job: Job, path: str) -> None:
         self.job, self.path = job, path
-        kept = json.loads(job.session) if job.session else {}
-        if not isinstance(kept, dict):
-            raise ValueError("not a session")
+        kept = taken_up(job.session)
         self.conversation = str(kept.get("conversation", ""))
-        self.seen: dict[str, float] = {str(key): float(value) for key, value in kept.get("seen", {}).items()}
-        self.before: dict[str, float] = {}
+        self.seen: dict[str, int] = {str(key): counted(value) for key, value in kept.get("seen", {}).items()}
+        self.before: dict[str, int] = {}
         self.refused: set[str] = set()
+        self.resets_s = 0.0  # when the account's limit ends: seconds since 1970, as its service says
         self.messages: dict[str, Usage] = {}
 
     @property
     def memory(self) -> Mapping[str, Any]:
         return {"seen": self.seen}
 
-    def start(self, prompt: str, conversation: str, spent: Usage) -> Start:
+    def start(self, prompt: str, conversation: str, left: Budget) -> Start:
         job = self.job
         self.before, self.messages, self.refused = dict(self.seen), {}, set()
         if not conversation:
@@ -152,13 +161,12 @@ class _Claude:
             "--tools", ",".join(tools), "--settings", json.dumps({"permissions": self.permissions(tools)}),
             "--json-schema", json.dumps(report_schema(job.results)),
             "--append-system-prompt", job.system + ending(job.results),
-            "--max-turns", str(max(1, job.limits.turns - spent.calls)),
+            "--max-turns", str(left.turns),
             *(("--model", job.model) if job.model else ()),
             *(("--resume", conversation) if conversation else ("--session-id", self.conversation)),
         ]  # fmt: skip
-        if job.limits.cost_micro is not None:
-            left = max(1, job.limits.cost_micro - (spent.cost_micro or 0))
-            argv += ["--max-budget-usd", f"{left / 1e6:.6f}"]
+        if left.cost_micro is not None:
+            argv += ["--max-budget-usd", f"{max(1, left.cost_micro) / 1e6:.6f}"]
         env = {**QUIET, "CLAUDE_CODE_MAX_RETRIES": RETRIES, "CLAUDE_CODE_TMPDIR": "$TMPDIR", **environment(PASSED)}
         key = next((name for name in KEYS if os.environ.get(name)), "")
         if key:
@@ -180,7 +188,7 @@ class _Claude:
         match said["type"], said.get("subtype"):
             case "system", "init":
                 turn.started = True
-                self.conversation = str(said["session_id"])
+                self.conversation = named(said["session_id"])
                 kept = ("session_id", "model", "permissionMode", "tools", "apiKeySource", "claude_code_version")
                 turn.job.record({"kind": "session", **{key: said.get(key) for key in kept}})
             case "system", "api_retry":
@@ -191,6 +199,10 @@ class _Claude:
                 self.replied(said["message"], turn)
             case "user", _:
                 self.told(said["message"]["content"], turn)
+            case "rate_limit_event", _:
+                limit = said["rate_limit_info"]
+                if limit.get("status") == "rejected":
+                    self.resets_s = float(limit["resetsAt"])
             case "result", _:
                 self.last(said, turn)
 
@@ -206,15 +218,17 @@ class _Claude:
         """One line for every block of a reply; the usage on it is of the beginning, the same each time."""
         usage = message.get("usage") or {}
         if message.get("model") != "<synthetic>":
-            self.messages[str(message["id"])] = Usage(
-                1, int(usage.get("input_tokens") or 0), int(usage.get("output_tokens") or 0),
-                int(usage.get("cache_read_input_tokens") or 0), int(usage.get("cache_creation_input_tokens") or 0),
+            now = Usage(
+                1, counted(usage.get("input_tokens")), counted(usage.get("output_tokens")),
+                counted(usage.get("cache_read_input_tokens")), counted(usage.get("cache_creation_input_tokens")),
             )  # fmt: skip
-        parts = self.messages.values()
-        turn.usage = Usage(
-            len(parts), sum(u.input for u in parts), sum(u.output for u in parts), sum(u.cache_read for u in parts),
-            sum(u.cache_write for u in parts), None if parts else 0,
-        )  # fmt: skip
+            name, all_ = str(message["id"]), turn.usage
+            was, self.messages[name] = self.messages.get(name, Usage()), now
+            turn.usage = Usage(
+                all_.calls + now.calls - was.calls, all_.input + now.input - was.input,
+                all_.output + now.output - was.output, all_.cache_read + now.cache_read - was.cache_read,
+                all_.cache_write + now.cache_write - was.cache_write, None,
+            )  # fmt: skip
         for block in message["content"]:
             if block["type"] == "text":
                 turn.say(str(block["text"]))
@@ -237,29 +251,28 @@ class _Claude:
 
     def last(self, said: Mapping[str, Any], turn: Turn) -> None:
         """Its last word, so far: what runs in the background may let it speak once more."""
+        failure = _failure(said)
+        if failure is not None and failure.status == "limited" and self.resets_s:
+            failure = replace(failure, after_s=max(1.0, self.resets_s - time.time()))
         turn.started = turn.ended = True
-        turn.report = said.get("structured_output")
-        turn.failure = None if turn.report is not None and not said.get("is_error") else _failure(said)
-        now: dict[str, float] = {}
+        turn.report, turn.failure = said.get("structured_output"), failure
+        now = dict.fromkeys(_COUNTED, 0)
         for used in (said.get("modelUsage") or {}).values():
-            for key in ("inputTokens", "outputTokens", "cacheReadInputTokens", "cacheCreationInputTokens"):
-                now[key] = now.get(key, 0) + float(used.get(key) or 0)
+            for key in _COUNTED:
+                now[key] += counted(used.get(key))
         cost = said.get("total_cost_usd")
-        now["cost"] = float(cost or 0)
+        now["cost"] = counted(float(cost or 0) * 1_000_000 + 0.5)
         before = self.before if now["cost"] >= self.before.get("cost", 0) else {}
-        part = {key: round(value - before.get(key, 0)) for key, value in now.items() if key != "cost"}
         self.seen = now
-        turn.usage = Usage(
-            len(self.messages), part.get("inputTokens", 0), part.get("outputTokens", 0),
-            part.get("cacheReadInputTokens", 0), part.get("cacheCreationInputTokens", 0),
-            None if cost is None else max(0, round((now["cost"] - before.get("cost", 0)) * 1_000_000)),
-        )  # fmt: skip
+        fresh, output, read, written, micro = (max(0, value - before.get(key, 0)) for key, value in now.items())
+        turn.usage = Usage(len(self.messages), fresh, output, read, written, None if cost is None else micro)
         turn.job.record({"kind": "result line", **{key: said.get(key) for key in _TOLD}})
 
     def silent(self, code: int, stderr: str, turn: Turn) -> Failure:
         return silence(code, stderr, turn)
 
 
+_COUNTED = ("inputTokens", "outputTokens", "cacheReadInputTokens", "cacheCreationInputTokens")
 _TOLD = (
     "subtype", "is_error", "num_turns", "stop_reason", "terminal_reason", "result", "errors", "api_error_status",
     "total_cost_usd", "modelUsage", "permission_denials", "duration_ms",
@@ -291,7 +304,9 @@ def _failure(said: Mapping[str, Any]) -> Failure | None:
         return Failure("unavailable", words, "see the billing page of the account that is used")
     if status == 404:
         return Failure("unavailable", words, "name another model: --model, or model in .orchestration/config.toml")
-    if status is None or status == 429 or status >= 500:
+    if status in (429, 529) or "limit reached" in words:
+        return Failure("limited", words)
+    if status is None or status >= 500:
         return Failure("unavailable", words, passing=True)
     return Failure("error", words)
 

@@ -21,7 +21,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchgit.agents import Job, Needs, Outcome, Probe, Usage, prices
+from orchgit.agents import Cost, Job, Needs, Outcome, Probe, Usage, prices
+from orchgit.agents.budget import purse_of
 from orchgit.agents.headless import (
     Failure,
     Over,
@@ -29,11 +30,16 @@ from orchgit.agents.headless import (
     Turn,
     asked,
     converse,
+    counted,
     ending,
     environment,
+    named,
     report_schema,
     silence,
+    taken_up,
 )
+from orchgit.core.events import Budget
+from orchgit.core.scope import Scope
 
 KEYS = ("CODEX_API_KEY", "OPENAI_API_KEY")  # only the first is read by `codex exec` itself
 BASE_URL = "OPENAI_BASE_URL"
@@ -64,6 +70,7 @@ def program() -> str:
 class CodexBackend:
     name = "codex"
     default_model = OWN_MODEL
+    cost: Cost = "table"
 
     def probe(self, options: Mapping[str, str]) -> Probe:
         """Asks the program itself, as the user: outside every sandbox, and without a call to its service."""
@@ -96,7 +103,7 @@ class CodexBackend:
         _, problem = _login()
         if problem:
             return Outcome("auth", None, problem, LOGIN)
-        if job.limits.cost_micro is not None and prices.price_of(job.model) is None:
+        if (job.purse or purse_of(job.limits)).left().cost_micro is not None and _price(job) is None:
             words = f"there is a money limit, and the price of its model ({job.model}) is unknown"
             return Outcome("error", None, words, "set a token limit instead")
         try:
@@ -104,6 +111,11 @@ class CodexBackend:
         except ValueError as error:
             return Outcome("error", None, f"the session to go on from cannot be read: {error}")
         return converse(job, dialect)
+
+
+def _price(job: Job) -> prices.Price | None:
+    given = job.options.get("prices")
+    return prices.price_of(job.model, prices.parse_overrides(given) if given else None)
 
 
 def _login() -> tuple[str, str]:
@@ -138,11 +150,9 @@ class _Codex:
 
     def __init__(self, job: Job, path: str) -> None:
         self.job, self.path = job, path
-        kept = json.loads(job.session) if job.session else {}
-        if not isinstance(kept, dict):
-            raise ValueError("not a session")
+        kept = taken_up(job.session)
         self.conversation = str(kept.get("conversation", ""))
-        self.seen: dict[str, int] = {str(key): int(value) for key, value in kept.get("seen", {}).items()}
+        self.seen: dict[str, int] = {str(key): counted(value) for key, value in kept.get("seen", {}).items()}
         self.before: dict[str, int] = {}
         self.last = ""  # its last message: the result, when the turn is over
         self.since_s: float | None = None  # since when it waits for the network
@@ -151,7 +161,7 @@ class _Codex:
     def memory(self) -> Mapping[str, Any]:
         return {"seen": self.seen}
 
-    def start(self, prompt: str, conversation: str, spent: Usage) -> Start:
+    def start(self, prompt: str, conversation: str, left: Budget) -> Start:
         job = self.job
         if not conversation:
             self.conversation, self.seen = "", {}
@@ -186,7 +196,7 @@ class _Codex:
         kind = said["type"]
         if kind == "thread.started":
             turn.started = True
-            self.conversation = str(said["thread_id"])
+            self.conversation = named(said["thread_id"])
             turn.job.record({"kind": "session", "session_id": self.conversation})
         elif kind == "error":
             self.trouble(str(said["message"]), turn)
@@ -235,7 +245,8 @@ class _Codex:
         text = str(item.get("aggregated_output") or item.get("error") or "")
         failed = item.get("status") in ("failed", "declined") or item.get("exit_code") not in (None, 0)
         # A patch that the sandbox stopped, perhaps halfway, says no more than that it failed.
-        stopped = kind == "file_change" and failed
+        scope = Scope(turn.job.allow, turn.job.deny)
+        stopped = kind == "file_change" and failed and not all(scope.allows(os.fsencode(path)) for path in paths)
         turn.result(name, not failed, text or about, refused=stopped or item.get("status") == "declined")
 
     def silent(self, code: int, stderr: str, turn: Turn) -> Failure:
@@ -244,13 +255,14 @@ class _Codex:
     def completed(self, usage: Mapping[str, Any], turn: Turn) -> None:
         turn.ended = True
         names = ("input_tokens", "cached_input_tokens", "cache_write_input_tokens", "output_tokens")
-        now = {name: int(usage.get(name) or 0) for name in names}
+        now = {name: counted(usage.get(name)) for name in names}
         before = self.before if now["input_tokens"] >= self.before.get("input_tokens", 0) else {}
-        total, cached, written, output = (now[name] - before.get(name, 0) for name in names)
+        total, cached, written, output = (max(0, now[name] - before.get(name, 0)) for name in names)
         self.seen = now
         # Its input has the cached part in it, as ours has not.
         spent = Usage(turn.usage.calls + 1, max(0, total - cached - written), output, cached, written)
-        turn.usage = replace(spent, cost_micro=prices.cost_micro(self.job.model, spent))
+        price = _price(self.job)
+        turn.usage = replace(spent, cost_micro=None if price is None else price.cost_micro(spent))
         try:
             turn.report = json.loads(self.last)
         except ValueError:
@@ -266,7 +278,9 @@ def _failure(message: str) -> Failure:
         return Failure("auth", f"the credential was refused: {words}", LOGIN)
     if re.search(r"context window|context_length", message):
         return Failure("context", words, "give the worker a smaller assignment")
-    if re.search(r"usage limit|insufficient_quota|quota exceeded|billing", message, re.IGNORECASE):
+    if re.search(r"\b429 Too Many|rate.?limit|usage limit", message, re.IGNORECASE):
+        return Failure("limited", words, after_s=_after_s(message))
+    if re.search(r"insufficient_quota|quota exceeded|billing", message, re.IGNORECASE):
         return Failure("unavailable", words, "see the plan or the billing page of the account that is used")
     if re.search(r"model.{0,80}(?:not found|does not exist|not supported)|404 Not Found", message):
         return Failure("unavailable", words, "name another model: --model, or model in .orchestration/config.toml")
@@ -275,6 +289,16 @@ def _failure(message: str) -> Failure:
     if "invalid_request" in message or "400 Bad Request" in message:
         return Failure("error", words)
     return Failure("unavailable", words, passing=True)
+
+
+_UNITS = {"day": 86_400, "hour": 3600, "minute": 60, "second": 1, "s": 1, "ms": 0.001}
+
+
+def _after_s(message: str) -> float | None:
+    """How long it asks to wait, in its words: "try again in 2 days 3 hours", "in 1.5s"."""
+    found = re.search(r"try again in ((?:(?:[0-9.]+) ?(?:day|hour|minute|second|ms|s)s?,? ?)+)", message)
+    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?) ?(day|hour|minute|second|ms|s)", found[1]) if found else []
+    return sum(float(number) * _UNITS[unit] for number, unit in parts) or None
 
 
 def _toml(text: str) -> str:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchgit.agents import COMMAND, HandIn, Job, Needs, Network, Outcome, Probe, handin
+from orchgit.agents import COMMAND, Cost, HandIn, Job, Needs, Network, Outcome, Probe, handin
 from orchgit.agents.headless import denied
 from orchgit.process import Child
 
@@ -69,6 +69,7 @@ def entry(options: Mapping[str, str]) -> Entry:
 
 class CommandBackend:
     default_model = OWN_MODEL
+    cost: Cost = "unknown"
 
     def __init__(self, name: str = "command") -> None:
         self.name = name

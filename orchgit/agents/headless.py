@@ -24,16 +24,22 @@ from typing import Any, Protocol
 
 from orchgit.agents import Job, Outcome, ResultTool, Status, Usage, handin
 from orchgit.agents.anthropic_api import strict_schema
+from orchgit.agents.budget import Spent, purse_of
+from orchgit.agents.loop import GOES_ON
 from orchgit.agents.toolbox import RESULT_CHARS, shorten
+from orchgit.core.events import Budget
 from orchgit.process import Child
 
-OUTPUT_CAP = 64 << 20  # bytes that one turn may print: an image or two and all tool results, and no flood
+OUTPUT_CAP = 64 << 20  # bytes that one turn may print: an image or two and all tool results, and no flood;
+LINE_CAP = 100_000  # nor more lines than this
+NOISE = 100  # lines that are no stream, in the transcript of a turn
 POLL_S = 0.1
 ASK_S = 20  # for a program's word on its version
 LINGER_S = 20.0  # for a program that has said its last word and does not end
 REMINDERS = 1  # for a turn that ended without a result
 CORRECTIONS = 2  # of a result that its parser refuses
 PAUSES_S = (1.0, 10.0)  # before a turn that was interrupted is taken up again; then it has failed
+MOST = 1 << 48  # of anything that is counted
 DENIALS = 5  # told of one tool call
 PROXIES = tuple(name for plain in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY") for name in (plain, plain.lower()))
 
@@ -89,12 +95,13 @@ class Start:
 
 @dataclass(frozen=True)
 class Failure:
-    """`passing`: the same conversation, taken up again, may well get on."""
+    """`passing`: the same conversation, taken up again, may well get on. `after_s`: when, if its service says so."""
 
     status: Status
     message: str
     hint: str = ""
     passing: bool = False
+    after_s: float | None = None
 
 
 class Over(Exception):
@@ -114,6 +121,7 @@ class Turn:
     ended: bool = False  # its last word was said
     failure: Failure | None = None
     report: object = None  # its structured output
+    noise: int = 0
     usage: Usage = field(default_factory=lambda: Usage(cost_micro=None))
     tools: dict[str, tuple[str, str]] = field(default_factory=dict)  # id -> (name, what it is about)
 
@@ -146,8 +154,8 @@ class Turn:
 class Dialect(Protocol):
     """One program's way of speaking. A new one for every job."""
 
-    def start(self, prompt: str, conversation: str, spent: Usage) -> Start:
-        """`conversation` "": a new one. `spent`: in this job so far, for limits that the program keeps itself."""
+    def start(self, prompt: str, conversation: str, left: Budget) -> Start:
+        """`conversation` "": a new one. `left`: for limits that the program keeps itself."""
 
     def hear(self, said: Mapping[str, Any], turn: Turn) -> None:
         """One line of the stream. KeyError, TypeError and the like for a line that is not what it should be."""
@@ -164,6 +172,10 @@ class Dialect(Protocol):
 
 def converse(job: Job, dialect: Dialect) -> Outcome:
     """The whole job. Blocks; raises OrchgitError only for what `launch` may."""
+    job.record(
+        {"kind": "start", "key": job.key, "agent": job.agent, "role": job.role, "purpose": job.purpose}
+        | {"model": job.model, "tools": list(job.tools), "system": job.system, "brief": job.brief}
+    )
     talk = _Talk(job, dialect)
     outcome = replace(talk.run(), usage=talk.usage, conversation=dialect.conversation)
     job.record({"kind": "end", "status": outcome.status, "message": outcome.message, "usage": vars(outcome.usage)})
@@ -174,12 +186,14 @@ class _Talk:
     def __init__(self, job: Job, dialect: Dialect) -> None:
         self.job, self.dialect = job, dialect
         self.usage = Usage(cost_micro=0)
+        self.purse = job.purse or purse_of(job.limits)
+        self.left = Budget()  # when the turn began
         self.until_s = job.clock() + job.limits.seconds
         self.results = {result.name: result for result in job.results}
         self.known = bool(job.session)  # whether there is a conversation to take up
 
     def run(self) -> Outcome:
-        prompt = self.job.answer if self.job.session else self.job.brief
+        prompt = (self.job.answer or GO_ON) if self.job.session else self.job.brief
         interrupted = reminded = corrected = 0
         while True:
             turn = self.turn(prompt)
@@ -193,7 +207,10 @@ class _Talk:
                 if failure is None:
                     continue
             if failure is not None:
-                return Outcome(failure.status, None, failure.message, failure.hint)
+                kept = self.session() if failure.status in GOES_ON and self.known else b""
+                return Outcome(
+                    failure.status, None, failure.message, failure.hint, session=kept, retry_after_s=failure.after_s
+                )
             try:
                 found = self.delivered(turn.report)
             except ValueError as error:
@@ -235,14 +252,22 @@ class _Talk:
     def turn(self, prompt: str) -> Turn:
         """Start the program, listen to it until it ends or is stopped."""
         turn = Turn(self.job)
-        start = self.dialect.start(prompt, self.dialect.conversation if self.known else "", self.usage)
+        held_s = self.job.held_s()
+        if held_s > 0:
+            turn.failure = Failure("limited", "its service wants no calls now", after_s=held_s)
+            return turn
+        left = self.purse.left()
+        turns = self.job.limits.turns - self.usage.calls
+        self.left = replace(left, turns=max(1, turns if left.turns is None else min(turns, left.turns)))
+        start = self.dialect.start(prompt, self.dialect.conversation if self.known else "", self.left)
         given = json.dumps({"env": dict(start.env), "files": dict(start.files)}).encode()
         argv = [sys.executable, "-I", "-S", "-c", PRELUDE, str(len(given)), *start.argv]
         try:
             child = self.job.launch(argv)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a NUL in a word
             turn.failure = Failure("error", f"it could not be started: {error}")
             return turn
+        self.job.record({"kind": "request"})
         feeder = threading.Thread(
             target=_feed, args=(child, given + start.prompt.encode("utf-8", "replace")), daemon=True
         )
@@ -262,10 +287,15 @@ class _Talk:
 
     def listen(self, child: Child, turn: Turn) -> tuple[int, str]:
         """(exit status, the end of stderr), once its output has ended."""
-        heard = 0
+        heard = lines = 0
         since_s: float | None = None  # when it said its last word
         while True:
-            self.check(turn)
+            try:
+                self.check(turn)
+            except Over:
+                if not turn.ended or self.job.stop.is_set():
+                    raise
+                return 0, ""  # its last word was said in time
             try:
                 line = child.readline(POLL_S)
             except TimeoutError:
@@ -280,9 +310,9 @@ class _Talk:
             if not line:
                 break
             since_s = None
-            heard += len(line)
-            if heard > OUTPUT_CAP:
-                raise Over("error", f"it printed more than {OUTPUT_CAP >> 20} MB")
+            heard, lines = heard + len(line), lines + 1
+            if heard > OUTPUT_CAP or lines > LINE_CAP:
+                raise Over("error", f"it printed more than {OUTPUT_CAP >> 20} MB, or {LINE_CAP} lines")
             self.hear(line, turn)
         ended = child.finish(deadline_s=2 if turn.ended else 10)
         return ended.returncode, ended.stderr.decode("utf-8", "replace").strip()[-2000:]
@@ -293,31 +323,39 @@ class _Talk:
             said = json.loads(text)
             if not isinstance(said, dict):
                 raise ValueError("not an object")
-            self.dialect.hear(said, turn)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            # Half a surrogate pair is a string to JSON, and nothing that can be written down.
+            self.dialect.hear(_clean(said) if "\\ud" in text.lower() else said, turn)
+        except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             # Not ours to mend, and no reason to lose the work: what counts is the last word, and git.
-            self.job.record({"kind": "noise", "why": repr(error)[:200], "text": shorten(text, 2000)})
+            turn.noise += 1
+            if turn.noise <= NOISE:
+                self.job.record({"kind": "noise", "why": repr(error)[:200], "text": shorten(text, 2000)})
 
     def check(self, turn: Turn) -> None:
         if self.job.stop.is_set():
             raise Over("stopped", "the engine asked it to stop")
         if self.job.clock() >= self.until_s:
             raise Over("time", f"the time limit of {self.job.limits.seconds} s was reached")
-        limits, now = self.job.limits, added(self.usage, turn.usage)
-        if now.calls > limits.turns:
-            raise Over("turns", f"the limit of {limits.turns} turns was reached")
-        if limits.tokens is not None and now.input + now.output + now.cache_read + now.cache_write > limits.tokens:
-            raise Over("budget", f"the limit of {limits.tokens} tokens was reached")
+        used = turn.usage
+        if self.left.turns is not None and used.calls > self.left.turns:
+            raise Over("turns", f"the limit of {self.job.limits.turns} turns was reached")
+        tokens = used.input + used.output + used.cache_read + used.cache_write
+        if self.left.tokens is not None and tokens > self.left.tokens:
+            raise Over("budget", "its tokens are used up")
+        try:
+            self.purse.check()
+        except Spent as spent:
+            raise Over(spent.status, spent.words) from None
 
     def count(self, turn: Turn) -> None:
         self.usage = added(self.usage, turn.usage)
-        limit = self.job.limits.cost_micro
-        if limit is None or turn.report is not None or (turn.failure is not None and not turn.failure.passing):
-            return
-        if self.usage.cost_micro is None:
-            turn.failure = Failure("budget", "what it has cost so far is unknown, so the money limit cannot be kept")
-        elif self.usage.cost_micro >= limit:
-            turn.failure = Failure("budget", "the money limit was reached")
+        self.job.record({"kind": "turn ended", "total": vars(self.usage)})
+        try:
+            self.purse.spend(turn.usage)
+        except Spent as spent:
+            failure = turn.failure
+            if turn.report is None and (failure is None or failure.passing or failure.status in ("budget", "turns")):
+                turn.failure = Failure(spent.status, spent.words)
 
     def wait(self, pause_s: float) -> Failure | None:
         until_s = min(self.job.clock() + pause_s, self.until_s)
@@ -325,6 +363,16 @@ class _Talk:
             if self.job.stop.wait(POLL_S):
                 return Failure("stopped", "the engine asked it to stop")
         return None
+
+
+def taken_up(session: bytes) -> dict[str, Any]:
+    """What `session` put away. Raises ValueError for anything else: it has been on a disk."""
+    kept = json.loads(session) if session else {}
+    if not isinstance(kept, dict) or not isinstance(kept.get("seen", {}), dict):
+        raise ValueError("not a session")
+    if session:
+        named(kept.get("conversation"))
+    return kept
 
 
 def _feed(child: Child, data: bytes) -> None:
@@ -341,6 +389,26 @@ def added(a: Usage, b: Usage) -> Usage:
         a.calls + b.calls, a.input + b.input, a.output + b.output, a.cache_read + b.cache_read,
         a.cache_write + b.cache_write, cost,
     )  # fmt: skip
+
+
+def counted(value: Any) -> int:
+    """A number of a stream's, within what can be written down and added up."""
+    return max(0, min(int(value or 0), MOST))
+
+
+def named(value: Any) -> str:
+    """A conversation's name, as we hand it back on a command line. ValueError."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", str(value)):
+        raise ValueError(f"not a name: {value!r:.100}")
+    return str(value)
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_clean(key): _clean(part) for key, part in value.items()}
+    return [_clean(part) for part in value] if isinstance(value, list) else value
 
 
 def one_line(text: str) -> str:
@@ -390,7 +458,7 @@ def ending(results: Sequence[ResultTool]) -> str:
 _WHY = r"(?:Permission denied|Read-only file system|permission denied|read-only file system)"
 _DENIED = re.compile(
     # A redirection of a shell's; "cannot touch 'x'"; Python; Node.
-    rf"(?:\bline \d+: |\bsh: \d+: |\bcannot [a-z ]+ )(?P<a>[^\n:]{{1,300}}): {_WHY}$"
+    rf"(?:\bline \d+: |\bsh: \d+: cannot create |\bcannot [a-z ]+ )(?P<a>[^\n:]{{1,300}}): {_WHY}$"
     rf"|Errno (?:13|30)\] {_WHY}: (?P<b>'[^'\n]{{1,300}}')"
     rf"|(?:EACCES|EROFS): {_WHY}, \w+ (?P<c>'[^'\n]{{1,300}}')"
     rf"|(?P<d>[^\s:'\"]{{1,300}}): Read-only file system",
@@ -402,7 +470,7 @@ def denied(text: str, workdir: str) -> Iterable[tuple[str, str]]:
     """(path, the words) of writes that failed, as far as a tool's output tells: a claim, for the log to show."""
     seen: dict[str, str] = {}
     for found in _DENIED.finditer(text[:RESULT_CHARS]):
-        path = next(part for part in found.groups() if part).strip("'‘’\"").removeprefix("create ")
+        path = next(part for part in found.groups() if part).strip("'‘’\"")
         path = os.path.relpath(os.path.join(workdir, path), workdir)
         seen.setdefault(path, found[0][-200:])
         if len(seen) == DENIALS:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from orchgit.agents import HandIn, Job, Needs, Outcome, Probe, handin
+from orchgit.agents import Cost, HandIn, Job, Needs, Outcome, Probe, handin
 from orchgit.agents.loop import NO_CALL
 from orchgit.core.errors import Kind, OrchgitError
 
@@ -69,6 +69,7 @@ def taken(cell: Path) -> Iterator[None]:
 class HumanBackend:
     name = NAME
     default_model = "a person"
+    cost: Cost = "free"
 
     def probe(self, options: Mapping[str, str]) -> Probe:
         return Probe(True, "a person, by `orchgit work RUN/ASSIGNMENT`; workers only")

@@ -5,6 +5,10 @@ Shared by every backend that has a `Model` (anthropic, scripted), so that only t
 them. It must never run a tool that the role does not have, run a call from a reply that was cut off, leave a
 call without its result, call the model past a limit, or raise for what an agent or a service did. It does not
 judge the work. Read `run_loop` first, then `_Run` from top to bottom.
+
+A long conversation is kept short here, and not by the service: what tools had said a while ago is taken out when much
+of it has gathered, since that works with every model and gateway. Where the window is full all the same, the work
+goes on in a fresh conversation that knows what was done.
 """
 
 from __future__ import annotations
@@ -12,12 +16,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchgit.agents import ROLE_TOOLS, Job, Outcome, ResultTool, Status, Usage, session, toolbox
+from orchgit.agents import ROLE_TOOLS, Job, Outcome, ResultTool, Status, Usage, context, session, toolbox
+from orchgit.agents.budget import Reserved, Spent, plus, purse_of
 from orchgit.agents.prices import Price
 from orchgit.agents.session import NOTHING, Call, Conversation, Reply, Result, Text, UserTurn
 from orchgit.process import Child
@@ -27,7 +33,11 @@ CORRECTIONS = 5  # of a result that its parser refuses
 CUT_REPLIES = 3  # in a row, by max_tokens
 SAME_REPLIES = 3  # in a row, same calls and same results
 BROKEN_STREAMS = 2  # retries of one call
+SHORT_WAITS = 6  # in a row, of one call, before it is said that the service limits
+SHORT_WAIT_S = 2.0  # what is waited for without a word
+FRESH_STARTS = 2  # conversations after the first, when the window is full
 TOOLBOX_STARTS = 4
+READS_AT_ONCE = 8
 TOOL_S = 60  # what a tool other than bash may take
 MIN_OUTPUT = 1024  # a call that can afford less output than this is not made
 POLL_S = 0.1
@@ -48,10 +58,10 @@ class Tool:
 
 @dataclass(frozen=True)
 class Allowance:
-    """For one call: the most output tokens, and when (time.monotonic) to give up."""
+    """For one call: the most output tokens, and whether to give up; asked many times a second."""
 
     output: int
-    deadline_s: float
+    over: Callable[[], bool]
 
 
 class ModelFailure(Exception):
@@ -61,6 +71,15 @@ class ModelFailure(Exception):
         super().__init__(message)
         self.status: Status = status
         self.message, self.hint, self.usage = message, hint, usage
+
+
+class Busy(Exception):
+    """The service asks to come back later; this call has cost nothing. `status`: what it is when it stays so."""
+
+    def __init__(self, status: Status, message: str, hint: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.status: Status = status
+        self.message, self.hint, self.retry_after_s = message, hint, retry_after_s
 
 
 class StreamBroken(Exception):
@@ -80,13 +99,14 @@ class Interrupted(Exception):
 
 
 class Model(Protocol):
-    """What thinks. Raises ModelFailure, StreamBroken or Interrupted, nothing else."""
+    """What thinks. Raises ModelFailure, Busy, StreamBroken or Interrupted, nothing else."""
 
     max_output: int  # tokens, of one reply
+    long_context: int  # tokens of a request from which on old results are taken out
     price: Price | None  # None: unknown
 
     def reply(self, conversation: Conversation, tools: Sequence[Tool], job: Job, allowance: Allowance) -> Reply:
-        """One reply; gives up within about 0.1 s once `job.stop` is set or the deadline has passed."""
+        """One reply; gives up within about 0.1 s once `allowance.over()`."""
 
 
 def run_loop(job: Job, model: Model) -> Outcome:
@@ -98,7 +118,8 @@ def run_loop(job: Job, model: Model) -> Outcome:
             run.step()
     except _Ended as end:
         outcome = replace(end.outcome, usage=run.usage)
-        if outcome.result and run.results[outcome.result[0]].pauses:
+        pauses = outcome.result is not None and run.results[outcome.result[0]].pauses
+        if pauses or outcome.status in GOES_ON:
             outcome = replace(outcome, session=session.dump(run.conversation, run.turns, run.seen_tokens))
     finally:
         run.tools.close()
@@ -106,10 +127,15 @@ def run_loop(job: Job, model: Model) -> Outcome:
     return outcome
 
 
+GOES_ON = ("limited", "run_budget", "assignment_budget")  # endings that are none: the conversation is kept
+
+
 class _Ended(Exception):
-    def __init__(self, status: Status, message: str = "", hint: str = "", result: Any = None) -> None:
+    def __init__(
+        self, status: Status, message: str = "", hint: str = "", result: Any = None, retry_after_s: float | None = None
+    ) -> None:
         super().__init__(message)
-        self.outcome = Outcome(status, result, message, hint)
+        self.outcome = Outcome(status, result, message, hint, retry_after_s=retry_after_s)
 
 
 class _Run:
@@ -126,37 +152,39 @@ class _Run:
         self.results = {result.name: result for result in job.results}
         self.tools = _Toolbox(job, self.allowed)
         self.deadline_s = job.clock() + job.limits.seconds
+        self.purse = job.purse or purse_of(job.limits)
         self.conversation: list[UserTurn | Reply] = []
         self.usage = NO_CALL
         self.turns = self.reminders = self.corrections = self.cuts = self.same = 0
         self.before: object = None  # the calls and results of the reply before
         self.seen_tokens = 0  # of input and output, at the last reply: what the next request has to repeat
+        self.unseen = 0  # tokens at most, of what was said since
+        self.fresh_starts = 0
 
     def begin(self) -> None:
         job = self.job
         self.job.record(
             {"kind": "start", "key": job.key, "agent": job.agent, "role": job.role, "purpose": job.purpose}
             | {"model": job.model, "tools": [tool.name for tool in self.told]}
-            | {"system": job.system, "brief": job.brief}
+            | {"system": job.system, "brief": job.brief, "total": _usage(self.usage)}
         )
+        told = [(tool.name, tool.description, dict(tool.schema)) for tool in self.told]
+        self.preamble = context.tokens(f"{job.system}{told}")
         if job.session:
             try:
                 self.conversation, self.turns, self.seen_tokens = session.load(job.session)
             except ValueError as error:
                 raise _Ended("error", f"the session to go on from cannot be read: {error}") from None
-            last = self.conversation.pop()
-            assert isinstance(last, UserTurn)  # the results of the calls that it stopped at
-            self._say(*last.blocks, Text(job.answer))
+            last = self.conversation[-1]
+            if isinstance(last, UserTurn):
+                self.conversation.pop()
+                self._say(*last.blocks, *([Text(job.answer)] if job.answer else []))
         else:
             self._say(Text(job.brief))
-        told = [(tool.name, tool.description, dict(tool.schema)) for tool in self.told]
-        self.unseen_bytes += len(f"{job.system}{told}".encode("utf-8", "replace"))
-        if job.limits.cost_micro is not None and self.model.price is None:
-            raise _Ended(
-                "error",
-                f"there is a money limit, and the price of {job.model} is unknown",
-                "give the price in the backend's options (prices), or set a token limit instead",
-            )
+        self.unseen += self.preamble
+        if self.model.price is None and any(a.limit.cost_micro is not None for a in self.purse.accounts):
+            hint = "give it in [prices] of the configuration, or set a token limit instead"
+            raise _Ended("error", f"there is a money limit, and the price of {self.job.model} is unknown", hint)
 
     def step(self) -> None:
         reply = self._ask()
@@ -166,14 +194,16 @@ class _Run:
             {"kind": "reply", "turn": self.turns, "stop": reply.stop, "text": reply.text}
             | {"calls": [{"id": c.id, "name": c.name, "input": dict(c.input)} for c in reply.calls]}
             | {"thinking": [dict(b) for b in reply.raw if b.get("type") not in ("text", "tool_use")]}
-            | {"usage": _usage(reply.usage)}
+            | {"usage": _usage(reply.usage), "total": _usage(self.usage)}
         )
         if reply.stop == "refusal":
             self._answer_none(reply, "not run: the reply was a refusal")
             raise _Ended("refused", reply.detail or "the model refused")
         if reply.stop == "context":
-            self._answer_none(reply, "not run: the context window is full")
-            raise _Ended("context", "the context window is full", "give the worker a smaller assignment")
+            results = self._answer_none(reply, "not run: the context window is full")
+            self._say(*results, *([] if results else [Text("Go on.")]))
+            self._make_room()
+            return
         self.cuts = self.cuts + 1 if reply.stop == "max_tokens" else 0
         if reply.stop == "max_tokens":
             words = "Your reply was cut off at the output limit. Go on in smaller steps."
@@ -183,12 +213,46 @@ class _Run:
             self._say(*results, Text(words))
         elif reply.calls:
             self._say(*self._run_calls(reply.calls))
+            self._tidy()
         elif reply.stop != "pause_turn":  # that one is just sent back
             self._remind()
 
     def _say(self, *blocks: Result | Text) -> None:
         self.conversation.append(UserTurn(blocks))
-        self.unseen_bytes = sum(len(block.text.encode("utf-8", "replace")) for block in blocks)
+        self.unseen = sum(context.tokens(block.text) for block in blocks)
+
+    # The window
+
+    def _tidy(self) -> None:
+        """Old results go when many have gathered: seldom, since each time the service's cache starts anew."""
+        if self.seen_tokens + self.unseen < self.model.long_context:
+            return
+        conversation, freed = context.cleared(self.conversation)
+        if freed > self.model.long_context // 5:
+            self._clear(conversation, freed)
+
+    def _clear(self, conversation: list[UserTurn | Reply], freed: int) -> None:
+        self.conversation = conversation
+        self.seen_tokens = max(0, self.seen_tokens - freed)
+        self.job.record({"kind": "cleared", "tokens": freed})
+
+    def _make_room(self) -> None:
+        """The window is full. First without what tools said, then in a fresh conversation."""
+        conversation, freed = context.cleared(self.conversation, keep=1)
+        if freed:
+            self._clear(conversation, freed)
+            self.job.progress("the context window is full; what tools had said is taken out")
+            return
+        begun = any(isinstance(turn, Reply) for turn in self.conversation)
+        if not begun or self.fresh_starts == FRESH_STARTS:
+            raise _Ended("context", "the context window is full", "give the worker a smaller assignment")
+        self.fresh_starts += 1
+        said = context.retold(self.conversation, self.job.brief)
+        self.job.record({"kind": "fresh", "text": said})
+        self.job.progress("the context window is full; going on in a fresh conversation")
+        self.conversation, self.seen_tokens = [], 0
+        self._say(Text(said))
+        self.unseen += self.preamble
 
     def _remind(self) -> None:
         if self.reminders == REMINDERS:
@@ -205,73 +269,99 @@ class _Run:
             raise _Ended("stopped", "the engine asked it to stop")
         if self.job.clock() >= self.deadline_s:
             raise _Ended("time", f"the time limit of {self.job.limits.seconds} s was reached")
+        try:
+            self.purse.check()
+        except Spent as spent:
+            raise _Ended(spent.status, spent.words) from None
 
-    def _allowance(self) -> Allowance:
+    def _over(self) -> bool:
+        try:
+            self._check_stop()
+        except _Ended:
+            return True
+        return False
+
+    def _reserve(self) -> Reserved:
         """The next call cannot overshoot: what it may write is cut down to what is left after its input."""
         self._check_stop()
-        limits, used = self.job.limits, self.usage
-        if self.turns >= limits.turns:
-            raise _Ended("turns", f"the limit of {limits.turns} turns was reached")
+        held_s = self.job.held_s()
+        if held_s > 0:
+            raise _Ended("limited", "its service wants no calls now", retry_after_s=held_s)
+        if self.turns >= self.job.limits.turns:
+            raise _Ended("turns", f"the limit of {self.job.limits.turns} turns was reached")
         output = self.model.max_output
-        # The worst case: what is new at two bytes to a token, and nothing of it all in the cache.
-        needed = self.seen_tokens + self.unseen_bytes // 2
-        if limits.tokens is not None:
-            spent = used.input + used.cache_read + used.cache_write + used.output
-            output = min(output, limits.tokens - spent - needed)
-        if limits.cost_micro is not None and self.model.price is not None:
-            if used.cost_micro is None:
-                raise _Ended("budget", "what a call that was cut off has cost is unknown, so the limit cannot be kept")
-            price = self.model.price.tier(needed)
-            left = limits.cost_micro - used.cost_micro - needed * max(price.input, price.cache_write) // 1_000_000
-            if price.output:
-                output = min(output, left * 1_000_000 // price.output)
-        if output < min(MIN_OUTPUT, self.model.max_output):
-            raise _Ended("budget", "the next call could go beyond the money or token limit")
-        return Allowance(output, time.monotonic() + self.deadline_s - self.job.clock())
+        needed = self.seen_tokens + self.unseen
+        least = min(MIN_OUTPUT, output)
+        try:
+            return self.purse.reserve(needed, output, self.model.price, least, self._check_stop)
+        except Spent as spent:
+            raise _Ended(spent.status, spent.words) from None
 
     def _ask(self) -> Reply:
-        for attempt in range(BROKEN_STREAMS + 1):
-            allowance = self._allowance()
+        broken = waits = 0
+        while True:
+            reserved = self._reserve()
+            # Also for who reads the transcript of an engine that died in the middle of the call.
+            self.job.record({"kind": "request", "tokens": reserved.tokens, "micro": reserved.micro})
+            of: Usage | None = None
+            reply: Reply | None = None
+            whole = False
             try:
-                reply = self.model.reply(self.conversation, self.told, self.job, allowance)
+                reply = self.model.reply(self.conversation, self.told, self.job, Allowance(reserved.output, self._over))
+                of, whole = reply.usage, True
+                self.seen_tokens = of.input + of.cache_read + of.cache_write + of.output
+                return reply
             except Interrupted as end:
-                self._count(end.usage)
+                of, whole = end.usage, end.usage == NOTHING
                 self._check_stop()
                 raise _Ended("error", "the call was interrupted, and nobody asked for it") from None
             except ModelFailure as failure:
-                self._count(failure.usage)
+                of, whole = failure.usage, failure.usage == NOTHING
                 self._check_stop()
+                if failure.status == "context":
+                    self._make_room()
+                    continue
                 raise _Ended(failure.status, failure.message, failure.hint) from None
-            except StreamBroken as broken:
-                self._count(broken.usage)
-                self.job.record({"kind": "retry", "message": str(broken)})
-                if attempt == BROKEN_STREAMS:
-                    raise _Ended("unavailable", f"the reply broke off {attempt + 1} times: {broken}") from None
+            except Busy as busy:
+                of, whole = NOTHING, True
+                waits += 1
+                self._wait_or_end(busy, waits)
+            except StreamBroken as error:
+                of = error.usage
+                broken += 1
+                self.job.record({"kind": "retry", "message": str(error)})
+                if broken > BROKEN_STREAMS:
+                    raise _Ended("unavailable", f"the reply broke off {broken} times: {error}") from None
                 self.job.progress("the reply broke off; asking again")
-                continue
-            self._count(reply.usage)
-            usage = reply.usage
-            self.seen_tokens = usage.input + usage.cache_read + usage.cache_write + usage.output
-            return reply
-        raise AssertionError("not reached")
+            finally:
+                self._settle(reserved, of, whole=whole)
+                if reply is None:
+                    self.job.record({"kind": "no reply", "total": _usage(self.usage)})
 
-    def _count(self, of: Usage | None) -> None:
-        """Adds one call. What is unknown stays unknown: a sum with a hole in it is no sum."""
-        total, price = self.usage, self.model.price
-        if of is None or (price is None and of.calls):
-            cost = None
-        else:
-            more = 0 if price is None else price.cost_micro(of)
-            cost = None if total.cost_micro is None else total.cost_micro + more
-        of = of or Usage(calls=1)
-        self.usage = Usage(
-            total.calls + of.calls,
-            total.input + of.input,
-            total.output + of.output,
-            total.cache_read + of.cache_read,
-            total.cache_write + of.cache_write,
-            cost,
-        )
+    def _wait_or_end(self, busy: Busy, waits: int) -> None:
+        wait_s = 0.5 * 2 ** (waits - 1) if busy.retry_after_s is None else busy.retry_after_s
+        long = busy.retry_after_s is not None and busy.retry_after_s > SHORT_WAIT_S
+        if long or waits > SHORT_WAITS:
+            after = f", after {waits - 1} retries" if waits > 1 else ""
+            raise _Ended(
+                busy.status, busy.message + after, busy.hint, retry_after_s=busy.retry_after_s if long else None
+            )
+        self.job.record({"kind": "retry", "message": busy.message})
+        self.job.progress("the service is busy; asking again")
+        until_s = time.monotonic() + wait_s
+        while time.monotonic() < until_s:
+            self._check_stop()
+            self.job.stop.wait(min(POLL_S, wait_s))
+
+    def _settle(self, reserved: Reserved, of: Usage | None, *, whole: bool) -> None:
+        """Adds one call. Of one that broke off, what is not known is taken at its worst."""
+        price = self.model.price
+        known = of or Usage(calls=1)
+        cost = price.cost_micro(known) if price else None if known.calls else 0
+        tokens = known.input + known.output + known.cache_read + known.cache_write
+        unsure = (0, 0) if whole else (max(0, reserved.tokens - tokens), max(0, reserved.micro - (cost or 0)))
+        self.usage = plus(self.usage, replace(known, cost_micro=cost, unsure_tokens=unsure[0], unsure_micro=unsure[1]))
+        self.purse.settle(reserved, known.calls, tokens + unsure[0], (cost or 0) + unsure[1])
 
     # The calls of one reply
 
@@ -291,16 +381,16 @@ class _Run:
         return Result(call.id, text, ok)
 
     def _run_calls(self, calls: Sequence[Call]) -> list[Result]:
-        """In the model's order, never at once: a read after a write must see it."""
+        """In the model's order: a read after a write must see it. Only neighbours that all read go at the same time."""
         done: list[Result] = []
         end: _Ended | None = None
-        for call in calls:
+        for call, ahead in self._reading(calls):
             if end is not None:
                 done.append(self._answer(call, False, f"not run: {end.outcome.message or 'the result is delivered'}"))
                 continue
             try:
                 self._check_stop()
-                done.append(self._run_call(call))
+                done.append(self._run_call(call, ahead))
             except _Ended as ended:
                 end = ended
                 ok = ended.outcome.status == "done"
@@ -311,7 +401,13 @@ class _Run:
         self._check_progress(calls, done)
         return done
 
-    def _run_call(self, call: Call) -> Result:
+    def _reading(self, calls: Sequence[Call]) -> Iterator[tuple[Call, Sequence[Call]]]:
+        """Each call, with those that follow it and may run with it."""
+        for number, call in enumerate(calls):
+            ahead = takewhile(lambda c: c.name in toolbox.PURE and c.name in self.allowed, calls[number:])
+            yield call, tuple(ahead)[:READS_AT_ONCE]
+
+    def _run_call(self, call: Call, ahead: Sequence[Call]) -> Result:
         if call.name in self.results:
             return self._deliver(call, self.results[call.name])
         if call.name not in self.allowed:
@@ -321,7 +417,7 @@ class _Run:
             names = ", ".join(tool.name for tool in self.told)
             return self._answer(call, False, f"there is no tool {call.name!r}; you have {names}")
         self.job.progress(_line(call))
-        ok, text = self.tools.call(call, self._check_stop)
+        ok, text = self.tools.call(call, self._check_stop, ahead)
         return self._answer(call, ok, text)
 
     def _deliver(self, call: Call, tool: ResultTool) -> Result:
@@ -352,15 +448,19 @@ class _Toolbox:
         self.job, self.names = job, names
         self.child: Child | None = None
         self.starts = self.asked = 0
+        self.sent: dict[str, int] = {}  # call -> number of its request, asked ahead of its turn
+        self.ready: dict[int, Mapping[str, Any]] = {}  # answers that came before they were waited for
 
     def close(self) -> str:
         child, self.child = self.child, None
+        self.sent, self.ready = {}, {}
         try:
             return child.stop(0.5).stderr.decode("utf-8", "replace")[-500:] if child is not None else ""
         except TimeoutError as error:  # stuck in the kernel; nothing more can be done from here
             return str(error)
 
-    def call(self, call: Call, check: Callable[[], None]) -> tuple[bool, str]:
+    def call(self, call: Call, check: Callable[[], None], ahead: Sequence[Call] = ()) -> tuple[bool, str]:
+        """`ahead`: asked for at the same time; their answers are there, or coming, when they are called."""
         wait_s: float = TOOL_S
         if call.name == "bash":
             given = call.input.get("timeout_s", toolbox.BASH_S)
@@ -369,10 +469,13 @@ class _Toolbox:
         if self.child is None:
             self.child = self._start()
         try:
-            self.asked += 1
-            request = {"id": self.asked, "tool": call.name, "input": dict(call.input)}
-            self.child.send(json.dumps(request).encode() + b"\n")
-            line = self._answer_line(self.child, self.job.clock() + wait_s, check)
+            for one in (call, *ahead):
+                if one.id not in self.sent:
+                    self.asked += 1
+                    self.sent[one.id] = self.asked
+                    request = {"id": self.asked, "tool": one.name, "input": dict(one.input)}
+                    self.child.send(json.dumps(request).encode() + b"\n")
+            line = self._answer_line(self.child, self.sent.pop(call.id), self.job.clock() + wait_s, check)
         except TimeoutError:
             self.close()
             return False, f"{call.name} did not end within {wait_s:.0f} s and was stopped"
@@ -395,8 +498,10 @@ class _Toolbox:
         except OSError as error:
             raise _Ended("error", f"the tool helper could not be started: {error}") from None
 
-    def _answer_line(self, child: Child, until_s: float, check: Callable[[], None]) -> Mapping[str, Any] | None:
-        while True:
+    def _answer_line(
+        self, child: Child, wanted: int, until_s: float, check: Callable[[], None]
+    ) -> Mapping[str, Any] | None:
+        while wanted not in self.ready:
             check()
             if self.job.clock() > until_s:
                 raise TimeoutError
@@ -410,8 +515,9 @@ class _Toolbox:
                 line = json.loads(raw)
             except ValueError:
                 return None
-            if isinstance(line, dict) and line.get("id") == self.asked:
-                return line
+            if isinstance(line, dict) and type(line.get("id")) is int and line["id"] <= self.asked:
+                self.ready.setdefault(line["id"], line)
+        return self.ready.pop(wanted)
 
     def _lost(self, call: Call, why: str) -> tuple[bool, str]:
         stderr = self.close().strip()

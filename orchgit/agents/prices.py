@@ -44,6 +44,20 @@ class Price:
         )
         return -(-total // MILLION)
 
+    def most_micro(self, input_tokens: int, output: int) -> int:
+        """What a call can cost at most: nothing of its input in the cache, all of it written there."""
+        price = self.tier(input_tokens)
+        total = input_tokens * max(price.input, price.cache_write) + output * price.output
+        return -(-total // MILLION)
+
+    def output_for(self, micro: int, input_tokens: int) -> int | None:
+        """The most output of a call that may cost so much at most; None where output costs nothing."""
+        price = self.tier(input_tokens)
+        left = micro * MILLION - input_tokens * max(price.input, price.cache_write)
+        if not price.output:
+            return None if left >= 0 else -1
+        return left // price.output
+
 
 FREE = Price(0, 0, 0, 0)
 

@@ -33,8 +33,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchgit.agents import Job, Needs, Outcome, Probe, Usage
-from orchgit.agents.loop import NO_CALL, Allowance, Interrupted, Tool, run_loop
+from orchgit.agents import Cost, Job, Needs, Outcome, Probe, Usage
+from orchgit.agents.loop import NO_CALL, POLL_S, Allowance, Interrupted, Tool, run_loop
 from orchgit.agents.prices import FREE, Price
 from orchgit.agents.session import Call, Conversation, Reply, Stop, Text
 
@@ -89,6 +89,7 @@ def turns_of(book: Mapping[str, Any], key: str, purpose: str) -> list[dict[str, 
 class ScriptedBackend:
     name = "scripted"
     default_model = LABEL
+    cost: Cost = "free"
 
     def probe(self, options: Mapping[str, str]) -> Probe:
         hint = "name one: --playbook FILE, ORCHGIT_PLAYBOOK, or playbook in [scripted] of .orchestration/config.toml"
@@ -125,6 +126,7 @@ class ScriptedModel:
     """The `Model` of loop.py that does not think."""
 
     max_output = 32_000
+    long_context = 1 << 40
     # Not an unknown price: no model was called, and that is known to cost nothing. The usage says zero calls.
     price: Price | None = FREE
 
@@ -137,9 +139,11 @@ class ScriptedModel:
             return Reply((), "end_turn")
         turn = self.turns[number]
         wanted_s = turn.get("delay_ms", 0) / 1000
-        left_s = max(0.0, allowance.deadline_s - time.monotonic())
-        if job.stop.wait(min(wanted_s, left_s)) or wanted_s > left_s:
-            raise Interrupted(Usage())
+        until_s = time.monotonic() + wanted_s
+        while (left_s := until_s - time.monotonic()) > 0:
+            if allowance.over():
+                raise Interrupted(Usage())
+            job.stop.wait(min(left_s, POLL_S))
         calls = [
             Call(f"call_{number}_{index}", call["tool"], call["input"])
             for index, call in enumerate(turn.get("calls", []))

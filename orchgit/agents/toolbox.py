@@ -1,9 +1,10 @@
 """The tools of the built-in loop, as a program of its own: it is what runs inside the sandbox, without the
 key.
 
-`python -I -S toolbox.py --tools read,glob,...` in the working tree; JSON lines on stdin and stdout, one
-request at a time: `{"id":1,"tool":"read","input":{...}}` -> `{"id":1,"ok":true,"text":"..."}`. End of stdin
-ends it.
+`python -I -S toolbox.py --tools read,glob,...` in the working tree; JSON lines on stdin and stdout:
+`{"id":1,"tool":"read","input":{...}}` -> `{"id":1,"ok":true,"text":"..."}`. What only reads may be asked for several
+times at once, and is answered as it is ready; whoever writes or runs a command waits for the answer first. End of
+stdin ends it.
 
 It must never import orchgit (the loop only imports `SPECS` from here), never open a FIFO or a device, never
 let a command outlive its call, and never be the thing that enforces a scope: the kernel does that. What is
@@ -13,6 +14,7 @@ could write to this program's stdout, and would fool nobody but the agent.
 
 from __future__ import annotations
 
+import _thread  # not threading: it starts with every agent run
 import errno
 import json
 import os
@@ -486,6 +488,9 @@ TOOLS: dict[str, Callable[..., str]] = {
 }
 
 
+PURE = ("read", "glob", "grep")  # what only reads
+
+
 def checked(tool: str, given: object) -> dict[str, Any]:
     """The input, if it is what the tool's schema says."""
     if not isinstance(given, dict):
@@ -534,21 +539,30 @@ def main() -> int:
         os._exit(128 + signum)
 
     signal.signal(signal.SIGTERM, ended)
-    for line in sys.stdin.buffer:
-        try:
-            request = json.loads(line)
-        except ValueError:
-            request = None
+    one_at_a_time = _thread.allocate_lock()
+
+    def serve(request: object) -> None:
         if isinstance(request, dict):
             ok, text = answer(request, allowed)
             reply = {"id": request.get("id"), "ok": ok, "text": text}
         else:
             reply = {"id": None, "ok": False, "text": "not a request"}
+        with one_at_a_time:
+            try:
+                sys.stdout.write(json.dumps(reply) + "\n")
+                sys.stdout.flush()
+            except BrokenPipeError:
+                os._exit(1)
+
+    for line in sys.stdin.buffer:
         try:
-            sys.stdout.write(json.dumps(reply) + "\n")
-            sys.stdout.flush()
-        except BrokenPipeError:
-            return 1
+            request = json.loads(line)
+        except ValueError:
+            request = None
+        if isinstance(request, dict) and request.get("tool") in PURE:
+            _thread.start_new_thread(serve, (request,))
+        else:
+            serve(request)
     return 0
 
 

@@ -75,6 +75,8 @@ def command(given: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="orchgit-check-") as scratch:
         door = Visitor(where, Path(scratch))
         try:
+            if given.plan and not given.head and head:
+                head = _here(door, head)
             judgement = _judge(door, scope, base, head, merges=given.merges, staged=given.staged)
         except (Missing, GitError) as error:
             raise missing(door, error) from error
@@ -118,13 +120,13 @@ def _asked(where: Path, given: argparse.Namespace) -> tuple[Scope, str, str]:
 
 
 def _planned(where: Path, target: str) -> tuple[Scope, str, str]:
+    from orchgit import publish
     from orchgit.cli.common import split, state_of
     from orchgit.core.run import branch
-    from orchgit.eventlog import find_run
     from orchgit.git.user import shared_dir
 
     run, name = split(target)
-    state = state_of(find_run(shared_dir(where), run or None))
+    state = state_of(publish.find(shared_dir(where), run or None))
     if state.plan is None:
         raise OrchgitError(Kind.USAGE, f"run {state.id} has no approved plan", "", f"orchgit plan {state.id}")
     if name not in state.works:
@@ -137,6 +139,16 @@ def _planned(where: Path, target: str) -> tuple[Scope, str, str]:
             f"orchgit status {state.id}",
         )  # fmt: skip
     return work.spec.scope, work.base, branch(state.id, name)
+
+
+def _here(door: Visitor, ref: str) -> str:
+    """A run's branch, in a fresh clone that has it from a remote only."""
+    if door.ref(ref) is not None:
+        return ref
+    there = f"refs/remotes/*/{ref.removeprefix('refs/heads/')}"
+    found = door.run("for-each-ref", "--format=%(objectname) %(refname)", there, refs=True).decode().splitlines()
+    ids = {line.partition(" ")[0] for line in found}
+    return ids.pop() if len(ids) == 1 else ref
 
 
 def _judge(door: Visitor, scope: Scope, base: str, head: str, *, merges: bool, staged: bool) -> Judgement:
@@ -202,13 +214,19 @@ def _github(judgement: Judgement, what: str) -> str:
     """Workflow commands: https://docs.github.com/actions/reference/workflow-commands-for-github-actions"""
     lines = []
     for b in judgement.breaches[:LISTED]:
-        where = f"file={_property(_shown(b.path))}," if b.path else ""
         commit = f" (commit {b.commit[:10]})" if b.commit else ""
-        message = f"{_shown(b.path)}: {b.rule}{commit}. What would allow it: {b.remedy}"
-        lines.append(f"::error {where}title={_property('out of scope')}::{_data(_visible(message))}")
+        path = b.path.decode("utf-8", "backslashreplace")
+        message = f"{path}: {b.rule}{commit}. What would allow it: {b.remedy}"
+        lines.append(command_of("error", path, message, title="out of scope"))
     left = len(judgement.breaches) - LISTED
     more = f" ({left} more are not shown)" if left > 0 else ""
     return "\n".join([*lines, f"orchgit check: {_summary(judgement, what)}{more}"]) + "\n"
+
+
+def command_of(level: str, path: str, message: str, *, title: str = "orchgit") -> str:
+    """A workflow command: an annotation, at a file where there is one."""
+    where = f"file={_property(_visible(path))}," if path else ""
+    return f"::{level} {where}title={_property(title)}::{_data(_visible(message))}"
 
 
 def _data(text: str) -> str:

@@ -183,6 +183,7 @@ class _Exec:
         import fcntl
         import secrets
 
+        from orchgit import ground
         from orchgit.agent_run import furnish
         from orchgit.config import load, state_home
         from orchgit.git import cells
@@ -207,10 +208,15 @@ class _Exec:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self.sandbox = furnish(self.way, self.level, config, self.door, root)
+            stands = ground.make(
+                self.door, config, self.sandbox, user_tree=self.repo.root, place=root, cache=place / "setup",
+                commit=self.base, base=None, say=self._say,
+            )  # fmt: skip
             try:
-                cell = cells.make(self.door, root / "cell", self.base, branch=self._branch)
+                cell = cells.make(self.door, root / "cell", self.base, branch=self._branch, under=stands.layers)
             except GitError as error:
                 raise OrchgitError(Kind.FAULT, "the cell could not be made", str(error)) from error
+            cells.overlook(cell, stands.names)
             for name in cells.copy_in(cell, self.repo.root, config.cells.copied):
                 self._say(f"not copied, for it is not there: {name}")
             yield cell

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from orchgit.session import Session
 
 
+class _Overtaken(Exception):
+    """Somebody else spoke first, on the forge or in another terminal: it is in the inbox."""
+
+
 class Human:
     """Asks at the terminal; `idle` for the runner. None means: nobody answers now."""
 
@@ -39,8 +43,6 @@ class Human:
         need = waiting(run)
         if need == "review":
             return None  # of pull requests, where they are
-        if run.settings.forge != "local":
-            _Overtaken.by = self._store.inbox
         try:
             if need == "questions":
                 return self._questions(run)
@@ -50,19 +52,21 @@ class Human:
         except EOFError:
             return None
         except _Overtaken:
+            print("\n(somebody else spoke first)", file=sys.stderr)
             return []
-        finally:
-            _Overtaken.by = None
 
     def _draft(self, body: e.Body) -> list[e.Draft]:
         return [e.Draft(body, self._actor)]
+
+    def _ask(self, prompt: str) -> str:
+        return _ask(prompt, lambda: bool(self._store.inbox()))
 
     def _questions(self, run: Run) -> list[e.Draft] | None:
         answers = []
         print("\nThe orchestrator asks before it plans:", file=sys.stderr)
         for number, question in enumerate(run.questions, 1):
             print(f"  {number}. {safe(question)}", file=sys.stderr)
-            answers.append(_ask("     > ")[:1500])
+            answers.append(self._ask("     > ")[:1500])
         return self._draft(e.QuestionAnswered(tuple(answers)))
 
     def _approval(self, run: Run) -> list[e.Draft] | None:
@@ -72,7 +76,7 @@ class Human:
         out.print()
         show_plan(out, proposal.plan, plan_title(run), run.started.base if run.started else "")
         while True:
-            answer = _ask("\nApprove this plan?  y, n, show (the tasks), edit, or say what to change: ").strip()
+            answer = self._ask("\nApprove this plan?  y, n, show (the tasks), edit, or say what to change: ").strip()
             if answer in ("y", "yes"):
                 return self._draft(approval(self._store, run))
             if answer in ("n", "no"):
@@ -92,15 +96,15 @@ class Human:
         print(f"\nBlocker {blocker.id}, {blocker.about}: {safe(blocker.text, lines=True)}", file=sys.stderr)
         print(f"  ({safe(describe(run, blocker))})", file=sys.stderr)
         if blocker.kind == "finding" and blocker.about != "review":
-            reason = _ask("A reason to waive it, or nothing to leave it for now: ").strip()
+            reason = self._ask("A reason to waive it, or nothing to leave it for now: ").strip()
             return self._draft(e.FindingWaived(blocker.about, reason[:1500])) if reason else None
         if blocker.kind == "scope":
             attempt = run.works[blocker.about].attempt
-            answer = _ask("Grant it?  y, or why not (nothing to leave it for now): ").strip()
+            answer = self._ask("Grant it?  y, or why not (nothing to leave it for now): ").strip()
             if answer in ("y", "yes"):
                 return self._draft(e.ScopeGranted(blocker.about, attempt, run.works[blocker.about].asked))
             return self._draft(e.ScopeRefused(blocker.about, attempt, answer[:1500])) if answer else None
-        answer = _ask("What should be done? (nothing to leave it for now) ").strip()
+        answer = self._ask("What should be done? (nothing to leave it for now) ").strip()
         return self._draft(e.BlockerAnswered(blocker.id, answer[:4000])) if answer else None
 
     def _edit(self, plan: e.Plan, run: Run) -> e.Plan | None:
@@ -111,17 +115,10 @@ class Human:
         return edit(plan, lambda p: plan_problems(p, started.roster, world.agents.config, world.door, started.base))
 
 
-class _Overtaken(Exception):
-    """Somebody else answered first, on the forge or in another terminal."""
-
-    by: Callable[[], list[Path]] | None = None  # what came meanwhile; None: nobody else can
-
-
-def _ask(prompt: str) -> str:
+def _ask(prompt: str, overtaken: Callable[[], bool] = lambda: False) -> str:
     print(prompt, end="", file=sys.stderr, flush=True)
-    while _Overtaken.by is not None and not select.select([sys.stdin], [], [], 0.3)[0]:
-        if _Overtaken.by():
-            print("\n(somebody else answered)", file=sys.stderr)
+    while not select.select([sys.stdin], [], [], 0.3)[0]:
+        if overtaken():
             raise _Overtaken
     line = sys.stdin.readline()
     if not line:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchgit.core import events as e
 from orchgit.core.state import HOUSED, Run
-from orchgit.report import safe, say, short
+from orchgit.report import clock, safe, say, short
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,6 +27,8 @@ QUIET = frozenset(
 )  # fmt: skip
 LOUD = frozenset(
     {
+        "agent.waiting",
+        "agent.halted",
         "scope.violation_seen",
         "agent.paused",
         "blocker.raised",
@@ -73,6 +75,12 @@ class Screen:
             if isinstance(body, e.AgentStarted):
                 self._since[body.member] = time.monotonic()
                 self._show()
+            elif isinstance(body, e.AgentWaiting):
+                self._since.setdefault(body.member, time.monotonic())
+                self._doing[body.member] = f"waits until {clock(body.until)} for {short(body.backend)}"
+                self._show()
+            elif isinstance(body, e.AgentWaited):
+                self._doing.pop(body.member, None)
             elif isinstance(body, e.AgentExited):
                 self._since.pop(body.member, None)
                 self._doing.pop(body.member, None)

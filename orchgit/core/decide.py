@@ -123,7 +123,7 @@ def _of_phase(run: Run) -> e.Body | None:
 def _aborting(run: Run) -> e.Body | None:
     """Keep what the workers have, leave no cell behind, and end."""
     for name, work in run.works.items():
-        if work.stage in ("ready", "asking", "reported", "failed"):
+        if work.stage in ("ready", "asking", "halted", "reported", "failed"):
             return e.SalvageRequested(name, work.attempt)
     step = _tidy(run)
     if step:
@@ -191,8 +191,13 @@ def _raise(run: Run) -> e.Body | None:
     return None
 
 
+def _broke(run: Run) -> bool:
+    """The run's budget is used up: no agent is asked for anything before a human has raised it."""
+    return any(b.kind == "budget" for b in run.open_blockers(""))
+
+
 def _planning(run: Run) -> e.Body | None:
-    if run.busy or run.open_blockers("plan"):
+    if run.busy or run.open_blockers("plan") or _broke(run):
         return None
     if run.plan_invalid > run.settings.plan_retries:
         text = "The orchestrator gave no valid plan. The last one: " + "; ".join(run.plan_feedback)
@@ -264,7 +269,7 @@ def _ongoing(run: Run) -> e.Body | None:
             case "assigned":
                 start = work.attempts[-1].start
                 return e.CellRequested(name, work.attempt, start, work.onto, work.spec.depends_on)
-            case "ready" if _active(run) < run.settings.parallel:
+            case "ready" if _active(run) < run.settings.parallel and not _broke(run):
                 return e.AgentRequested(name, work.attempt, work.spec.worker, work.session)
             case "reported" if work.blocked_by_agent:
                 return e.SalvageRequested(name, work.attempt)
@@ -272,19 +277,21 @@ def _ongoing(run: Run) -> e.Body | None:
                 return e.GateRequested(name, work.attempt)
             case "failed":
                 return e.SalvageRequested(name, work.attempt)
-            case "checked" if not run.open_blockers(f"verdict/{name}"):
+            case "checked" if not run.open_blockers(f"verdict/{name}") and not _broke(run):
                 return e.VerdictRequested(name, work.attempt, work.head)
     return None
 
 
 def _active(run: Run) -> int:
-    """How many are at work. Who waits for a human about its scope keeps its cell, and not its place among them."""
-    return sum(w.stage in (HOUSED | {"assigned"}) - {"asking", "ready"} for w in run.works.values())
+    """How many are at work. Who waits for a human about scope or budget keeps its cell, not its place among them."""
+    return sum(w.stage in (HOUSED | {"assigned"}) - {"asking", "halted", "ready"} for w in run.works.values())
 
 
 def _starting(run: Run) -> e.Body | None:
     """In the plan's order, the moment the last dependency is merged. No levels, no barriers."""
     if _active(run) + sum(w.stage == "ready" for w in run.works.values()) >= run.settings.parallel:
+        return None
+    if _broke(run):
         return None
     for name, work in run.works.items():
         if work.stage not in ("waiting", "again") or work.counted >= work.allowance or run.open_blockers(name):
@@ -325,7 +332,12 @@ def _reviewing(run: Run) -> e.Body | None:
         return _finding(run, run.reported[0])
     for name in run.reviewers():
         asked = any(isinstance(p.body, e.ReviewRequested) and p.body.reviewer == name for p in run.pending.values())
-        if run.reviews.get(name) != run.tip and not asked and not run.open_blockers(f"review/{name}"):
+        if (
+            run.reviews.get(name) != run.tip
+            and not asked
+            and not run.open_blockers(f"review/{name}")
+            and not _broke(run)
+        ):
             since = run.reviews.get(name) or (run.started.base if run.started else "")
             return e.ReviewRequested(name, run.round, since, run.tip)
     if run.busy or any(run.reviews.get(name) != run.tip for name in run.reviewers()):
@@ -381,7 +393,7 @@ def _fix(run: Run, findings: list[Finding]) -> e.Body | None:
 
 
 def _synthesizing(run: Run) -> e.Body | None:
-    if run.busy or run.open_blockers("synthesis"):
+    if run.busy or run.open_blockers("synthesis") or _broke(run):
         return None
     return e.SynthesisRequested(run.tip)
 
@@ -427,6 +439,11 @@ def describe(run: Run, blocker: Blocker) -> str:
         return f'orchgit waive {run.id} {blocker.about} --why "…"   or   orchgit retry {run.id}/ASSIGNMENT'
     if blocker.kind == "scope":
         return f'orchgit grant {run.id}/{blocker.about}   or   orchgit refuse {run.id}/{blocker.about} --why "…"'
+    if blocker.kind == "unavailable":
+        return f"orchgit resume {run.id}"
+    if blocker.kind == "budget":
+        target = f"{run.id}/{blocker.about}" if blocker.about else run.id
+        return f"orchgit raise {target} --usd 5   (or --tokens, --turns, --seconds: so much more)"
     if blocker.kind == "ship":
         return (
             f"git merge orchgit/{run.id}/integration, then: orchgit ship {run.id}   "

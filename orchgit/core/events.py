@@ -86,6 +86,35 @@ class Grant:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """The most that may be spent on something, all its agents together. None: no limit. Money in micro-dollars."""
+
+    cost_micro: int | None = None
+    tokens: int | None = None  # read and written
+    turns: int | None = None  # calls of a model
+    seconds: int | None = None  # that agents worked; waiting for a service is not work
+
+
+NO_LIMIT = Budget()
+
+
+@dataclass(frozen=True)
+class Used:
+    """What an agent run took, as far as it is known. `cost_micro` None: the price is unknown. `unsure_*`: what its
+    calls that broke off can have taken at most, beside what is known."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    cost_micro: int | None = 0
+    unsure_tokens: int = 0
+    unsure_micro: int = 0
+    duration_ms: int = 0
+
+
+@dataclass(frozen=True)
 class Settings:
     """What decisions depend on, frozen at the start. The whole configuration is a blob, named by its digest."""
 
@@ -99,6 +128,8 @@ class Settings:
     approval: Literal["human", "policy"] = "human"
     ship: Literal["none", "merge", "pr"] = "none"
     grants: tuple[Grant, ...] = ()
+    budget: Budget = NO_LIMIT  # of the run
+    assignment_budget: Budget = NO_LIMIT  # of each assignment, all its attempts
     forge: Literal["local", "github"] = "local"
     repository: str = ""  # there: host/owner/name
     issue: int = 0  # its number there; 0: it is a file
@@ -381,7 +412,7 @@ class AgentStarted(Body):
 
 @dataclass(frozen=True)
 class AgentExited(Body):
-    """Costs in micro-dollars, None when unknown. `transcript` is a blob digest."""
+    """Costs in micro-dollars, None when unknown; `unsure_*` as in Used. `transcript` is a blob digest."""
 
     type = "agent.exited"
     kind = "note"
@@ -398,6 +429,43 @@ class AgentExited(Body):
     transcript: str
     refused: tuple[str, ...] = ()  # tool calls that the role or the sandbox did not allow
     conversation: str = ""  # the agent's own name for it, where it has one
+    unsure_tokens: int = 0
+    unsure_micro: int = 0
+
+    @property
+    def used(self) -> Used:
+        return Used(
+            self.calls, self.input_tokens, self.output_tokens, self.cache_read_tokens, self.cache_write_tokens,
+            self.cost_micro, self.unsure_tokens, self.unsure_micro, self.duration_ms,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AgentWaiting(Body):
+    """Its service asked for patience: nothing failed, and the agent goes on by itself, also under another engine.
+
+    `session` is where it stopped (a blob; "": it begins anew), `used` what it has taken so far, `since` when this wait
+    began: one that is asked for again and again still has an end.
+    """
+
+    type = "agent.waiting"
+    kind = "note"
+    member: str
+    backend: str
+    until: str  # RFC 3339, UTC
+    since: str
+    why: str
+    session: str
+    used: Used
+
+
+@dataclass(frozen=True)
+class AgentWaited(Body):
+    """The wait is over: it works again."""
+
+    type = "agent.waited"
+    kind = "note"
+    member: str
 
 
 @dataclass(frozen=True)
@@ -423,6 +491,30 @@ class AgentFailed(Body):
     message: str
     hint: str = ""
     lost: bool = False
+
+
+@dataclass(frozen=True)
+class AgentHalted(Body):
+    """A worker stopped before the call that could have gone beyond a budget. Its attempt is not over: it goes on from
+    `session` (as in ScopeAsked) when a human has raised that budget."""
+
+    type = "agent.halted"
+    kind = "outcome"
+    assignment: str
+    attempt: int
+    budget: Literal["run", "assignment"]
+    message: str
+    session: str = ""
+
+
+@dataclass(frozen=True)
+class BudgetRaised(Body):
+    """By a human: so much more may be spent on the assignment, or, without one, on the run. None: nothing more."""
+
+    type = "budget.raised"
+    kind = "input"
+    assignment: str
+    more: Budget
 
 
 @dataclass(frozen=True)
@@ -737,7 +829,18 @@ class MergeStale(Body):
 # -- blockers --------------------------------------------------------------------------------------------
 
 BlockerKind = Literal[
-    "scope", "attempts", "agent", "verdict", "unavailable", "plan", "finding", "ref", "cell", "checks", "ship"
+    "scope",
+    "attempts",
+    "agent",
+    "verdict",
+    "unavailable",
+    "plan",
+    "finding",
+    "ref",
+    "cell",
+    "checks",
+    "ship",
+    "budget",
 ]
 
 
@@ -978,7 +1081,8 @@ BODIES: tuple[type[Body], ...] = (
     RunStarted, RunResumed, RunCompleted, RunBlocked, AbortRequested, RunAborted, RunFailed, OutcomeIgnored,
     IssueRead, PlanRequested, QuestionAsked, QuestionAnswered, PlanProposed, PlanInvalid, PlanRejected,
     PlanApproved, AssignmentStarted, CellRequested, CellMade, CellFailed, CellRemovalRequested, CellRemoved,
-    AgentRequested, AgentStarted, AgentExited, AgentReported, AgentFailed, ScopeAsked,
+    AgentRequested, AgentStarted, AgentWaiting, AgentWaited, AgentExited, AgentReported, AgentFailed,
+    AgentHalted, BudgetRaised, ScopeAsked,
     ScopeGranted, ScopeRefused, PlanAmended, ScopeViolationSeen, AgentPaused, AgentContinued, WatchIncomplete,
     GateRequested, GatePassed, GateFailed, SalvageRequested, SalvageKept, ChecksRequested, ChecksPassed,
     ChecksFailed, ChecksStale, VerdictRequested, VerdictGiven, MergePrepared, MergeBuilt, MergeRequested,

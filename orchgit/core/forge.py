@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from orchgit.core import events as e
 from orchgit.core.plan import order
 from orchgit.core.review import Finding, owners
-from orchgit.core.run import Run, Work, branch
+from orchgit.core.run import Posted, Run, Work, branch
 from orchgit.core.scope import overlap
 
 LAST = "integration"  # whose pull request is the last one: all of it, into the base
@@ -65,9 +65,7 @@ def awaited(run: Run) -> tuple[str, ...]:
 
 def listens(run: Run) -> tuple[str, ...]:
     """On whose pull requests a human's word counts now."""
-    posted = run.outside.posted
-    keys = {n: f"change/{n}" for n in (*run.works, LAST)}
-    opened = [n for n, key in keys.items() if key in posted and posted[key].request.head == head(run, n)]
+    opened = [n for n, there in changes(run) if there.request.head == head(run, n)]
     if run.phase == "executing":
         return tuple(n for n in opened if n != LAST and held(run, run.works[n]))
     if run.phase != "shipping" or not run.by_pr or run.shipped:
@@ -75,6 +73,12 @@ def listens(run: Run) -> tuple[str, ...]:
     if LAST in opened:
         return (LAST,)
     return tuple(opened) if _gated(run) and not all(approved(run, n) for n in run.works) else ()
+
+
+def changes(run: Run) -> list[tuple[str, Posted]]:
+    """The pull requests that were opened, by whose they are."""
+    posted = run.outside.posted
+    return [(n, posted[f"change/{n}"]) for n in (*run.works, LAST) if f"change/{n}" in posted]
 
 
 def head(run: Run, name: str) -> str:
@@ -262,14 +266,13 @@ def _merged(run: Run) -> Iterator[e.ForgeRequested]:
 def _last(run: Run, *, sure: bool = False) -> Iterator[e.ForgeRequested]:
     assert run.started is not None
     base = run.started.base_ref.removeprefix("refs/heads/")
-    if run.checkpoint and run.checkpoint.commit:
-        yield e.ForgeRequested("push", f"push/log/{run.checkpoint.commit[:12]}", "log", run.checkpoint.commit)
     yield e.ForgeRequested("change", f"change/{LAST}", LAST, run.tip, base)
     for context in CONTEXTS:
         yield _status(run, LAST, run.tip, context)
     yield from _review(run, LAST, run.tip)
     if not sure and not approved(run, LAST):
         return
-    yield e.ForgeRequested("merge", f"merge/{run.tip[:12]}", LAST, run.tip, base)
+    if not run.shipped:
+        yield e.ForgeRequested("merge", f"merge/{run.tip[:12]}", LAST, run.tip, base)
     if run.settings.issue:
         yield e.ForgeRequested("close", "close", "issue")

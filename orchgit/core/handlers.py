@@ -10,7 +10,7 @@ yes. No caller can go round them: the log is written through there, and read thr
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from orchgit.core import events as e
@@ -19,7 +19,7 @@ from orchgit.core.amend import amended, amendment
 from orchgit.core.pattern import PatternError
 from orchgit.core.plan import problems
 from orchgit.core.review import Finding, blocks
-from orchgit.core.run import Attempt, Blocker, Illegal, Landing, Posted, Run, Work, purpose_key
+from orchgit.core.run import Attempt, Blocker, Illegal, Landing, Posted, Run, Spending, Work, purpose_key
 
 MAX_FEEDBACK = 4000  # characters of one piece; the attempt's brief carries them, and an event must fit in a line
 MAX_FEEDBACK_BYTES = 9000  # of one piece in the log's JSON, where a character is up to six bytes
@@ -264,6 +264,84 @@ def _scope_granted(run: Run, event: e.Event) -> Run:
     return _close_ask(with_work(run, replace(work, granted=body.patterns)), body.assignment, "granted")
 
 
+def _agent_started(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.AgentStarted)
+    request = run.pending.get(event.cause if event.cause is not None else -1)
+    if request is None:
+        return run  # nobody waits for it any more
+    if request.seq in run.spent:
+        return run  # once more, after its engine had died: what it took before counts on
+    spending = Spending(body.member, purpose_key(request.body), getattr(request.body, "attempt", 0), e.Used())
+    return replace(run, spent={**run.spent, request.seq: spending})
+
+
+def _take(run: Run, cause: int | None, used: e.Used) -> Run:
+    """Of an agent run as a whole, so the last word counts: whoever says it again after a crash adds nothing."""
+    if cause not in run.spent:
+        return run
+    assert cause is not None
+    return replace(run, spent={**run.spent, cause: replace(run.spent[cause], used=used)})
+
+
+def _agent_exited(run: Run, event: e.Event) -> Run:
+    return _take(run, event.cause, _body(event, e.AgentExited).used)
+
+
+def _agent_waiting(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.AgentWaiting)
+    if event.cause not in run.begun:
+        return run
+    assert event.cause is not None
+    return _take(replace(run, waits={**run.waits, event.cause: body}), event.cause, body.used)
+
+
+def _agent_waited(run: Run, event: e.Event) -> Run:
+    return replace(run, waits={k: v for k, v in run.waits.items() if k != event.cause})
+
+
+def _agent_halted(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.AgentHalted)
+    work = replace(run.works[body.assignment], halted=body.budget, session=body.session, answer="")
+    return _broke(with_work(run, work), "" if body.budget == "run" else body.assignment, body.message)
+
+
+def _broke(run: Run, about: str, words: str) -> Run:
+    """A budget is used up: said once, however many agents run into it."""
+    if run.open_blockers(about) or any(t[1] == about for t in run.trouble) or run.phase == "aborting":
+        return run
+    return replace(run, trouble=(*run.trouble, ("budget", about, words)))
+
+
+def _budget_raised(run: Run, event: e.Event) -> Run:
+    body = _body(event, e.BudgetRaised)
+    name, more = body.assignment, body.more
+    amounts = [getattr(more, f.name) for f in fields(more)]
+    need(any(amounts) and all(a is None or a > 0 for a in amounts), "a budget is raised by more than nothing")
+    need(not name or name in run.works, f"there is no assignment {name!r}")
+    blockers = tuple(
+        replace(b, answer="raised") if b.open and b.kind == "budget" and b.about == name else b for b in run.blockers
+    )
+    trouble = tuple(t for t in run.trouble if t[:2] != ("budget", name))
+    run = replace(run, blockers=blockers, trouble=trouble)
+    if name:
+        work = run.works[name]
+        return with_work(run, _unhalted(replace(work, raised=_sum(work.raised, more)), "assignment"))
+    run = replace(run, raised=_sum(run.raised, more))
+    return replace(run, works={n: _unhalted(w, "run") for n, w in run.works.items()})
+
+
+def _unhalted(work: Work, budget: str) -> Work:
+    return replace(work, stage="ready", halted="") if work.stage == "halted" and work.halted == budget else work
+
+
+def _sum(one: e.Budget, other: e.Budget) -> e.Budget:
+    """None stays None only where neither says anything."""
+    pairs = {f.name: (getattr(one, f.name), getattr(other, f.name)) for f in fields(one)}
+    return e.Budget(
+        **{name: None if a is None and b is None else (a or 0) + (b or 0) for name, (a, b) in pairs.items()}
+    )
+
+
 def _agent_paused(run: Run, event: e.Event) -> Run:
     body = _body(event, e.AgentPaused)
     work = run.works.get(body.assignment)
@@ -323,6 +401,8 @@ def _agent_failed(run: Run, event: e.Event) -> Run:
     body = _body(event, e.AgentFailed)
     request = run.pending[event.cause or 0].body
     key = purpose_key(request)
+    if body.status == "run_budget":
+        return _broke(run, "", _words(body))
     if not body.lost and run.phase != "aborting":
         run = replace(run, failures={**run.failures, key: run.failures.get(key, 0) + 1})
     if isinstance(request, e.AgentRequested):
@@ -543,6 +623,7 @@ def _blocker_answered(run: Run, event: e.Event) -> Run:
     need(blocker is not None and blocker.open, f"no open blocker {body.blocker}")
     assert blocker is not None
     need(blocker.kind != "scope", "a request for more scope is granted or refused, not answered")
+    need(blocker.kind != "budget", "a budget is raised, not answered: orchgit raise")
     blockers = tuple(replace(b, answer=body.text) if b is blocker else b for b in run.blockers)
     run = replace(run, blockers=blockers, failures={k: v for k, v in run.failures.items() if k != blocker.about})
     if body.assignment:
@@ -755,8 +836,10 @@ def _change_seen(run: Run, event: e.Event) -> Run:
             need(body.commit != forge.head(run, body.about), "that is what we pushed")
             outside = replace(outside, pushed={**outside.pushed, body.about: body.commit})
             run = replace(run, rounds_allowed=run.round + run.settings.rounds)
-        case "merged" if last:
-            run = replace(run, shipped=body.commit)
+        case "merged" if last:  # whatever kept us from it
+            about = ("ship", "forge")
+            blockers = tuple(replace(b, answer="merged") if b.open and b.about in about else b for b in run.blockers)
+            run = replace(run, shipped=body.commit, blockers=blockers)
         case "closed" if last:
             return _ship_left(run, event)
         case _:
@@ -795,6 +878,12 @@ HANDLERS: dict[type[e.Body], Callable[[Run, e.Event], Run]] = {
     e.ScopeGranted: _scope_granted,
     e.ScopeRefused: _scope_refused,
     e.PlanAmended: _plan_amended,
+    e.AgentStarted: _agent_started,
+    e.AgentExited: _agent_exited,
+    e.AgentWaiting: _agent_waiting,
+    e.AgentWaited: _agent_waited,
+    e.AgentHalted: _agent_halted,
+    e.BudgetRaised: _budget_raised,
     e.AgentPaused: _agent_paused,
     e.AgentContinued: _agent_continued,
     e.AgentFailed: _agent_failed,

@@ -12,7 +12,7 @@ from orchgit.core.review import Finding
 TERMINAL = frozenset({"completed", "aborted", "failed"})
 
 # Stages in which the attempt's cell is in use.
-HOUSED = frozenset({"housing", "ready", "working", "asking", "reported", "failed", "gating", "salvaging"})
+HOUSED = frozenset({"housing", "ready", "working", "asking", "halted", "reported", "failed", "gating", "salvaging"})
 
 
 class Illegal(Exception):
@@ -27,6 +27,16 @@ class Attempt:
     start: str = ""
     end: str = ""  # in words; "" while it lives
     hand: str = ""  # the commit that somebody pushed, in place of an agent's work
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What one agent run took. `about` as in `purpose_key`; `attempt` 0 where there are none."""
+
+    member: str
+    about: str
+    attempt: int
+    used: e.Used
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,8 @@ class Work:
     asks: int = 0  # of the current attempt
     answer: str = ""  # to the last one, for the agent that goes on
     session: str = ""  # blob: where that agent stopped
+    halted: str = ""  # whose budget is used up: "run" or "assignment"
+    raised: e.Budget = e.NO_LIMIT  # beyond its budget, by a human
     rebase: bool = False  # the next attempt starts from the tip: it has to stand on work that it did not depend on
     report: e.AgentReported | None = None  # of the last attempt that gave one
     results: tuple[e.CheckResult, ...] = ()  # of the last checks that passed
@@ -119,6 +131,9 @@ class Run:
     issue: e.IssueRead | None = None
     pending: Mapping[int, e.Event] = field(default_factory=dict)
     begun: frozenset[int] = frozenset()  # of these: an agent was started for it
+    waits: Mapping[int, e.AgentWaiting] = field(default_factory=dict)  # of these: its agent waits for a service
+    spent: Mapping[int, Spending] = field(default_factory=dict)  # by the request; so that none counts twice
+    raised: e.Budget = e.NO_LIMIT  # beyond its budget, by a human
     plan: Plan | None = None
     plan_digest: str = ""
     plan_version: int = 0

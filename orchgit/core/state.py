@@ -78,6 +78,7 @@ RUN_MOVES: dict[tuple[str, str], str] = {
 # Legal in every phase that is not terminal; they change no phase, but for the two named here.
 ANYTIME = frozenset({
     "run.resumed", "run.blocked", "blocker.raised", "blocker.answered", "finding.waived",
+    "budget.raised",
     "forge.requested", "forge.done", "forge.failed", "change.seen",
 })  # fmt: skip
 ANYTIME_MOVES = {"abort.requested": "aborting", "run.failed": "failed"}
@@ -98,6 +99,8 @@ WORK_MOVES: dict[tuple[str, str], str] = {
     ("asking", "plan.amended"): "ready",  # the same attempt, in a new sandbox
     ("asking", "plan.amended:waits"): "failed",  # set aside: it begins again after others
     ("asking", "salvage.requested"): "salvaging",  # the run is being aborted
+    ("working", "agent.halted"): "halted",  # until its budget is raised, which makes it ready again
+    ("halted", "salvage.requested"): "salvaging",  # the run is being aborted
     ("working", "agent.failed"): "failed",
     ("working", "agent.continued"): "working",
     ("reported", "gate.requested"): "gating",
@@ -136,7 +139,7 @@ ANSWERS: dict[str, tuple[str, ...]] = {
     "plan.requested": ("plan.proposed", "plan.invalid", "question.asked", "agent.failed"),
     "cell.requested": ("cell.made", "cell.failed"),
     "cell.removal_requested": ("cell.removed",),
-    "agent.requested": ("agent.reported", "scope.amendment_asked", "agent.failed"),
+    "agent.requested": ("agent.reported", "scope.amendment_asked", "agent.halted", "agent.failed"),
     "gate.requested": ("gate.passed", "gate.failed"),
     "salvage.requested": ("salvage.kept",),
     "checks.requested": ("checks.passed", "checks.failed", "checks.stale"),
@@ -165,19 +168,21 @@ def evolve(run: Run, event: e.Event) -> Run:
     handler = HANDLERS.get(type(body))
     if handler is not None:
         run = handler(run, event)
-    pending, begun = run.pending, run.begun
+    pending, begun, waits = run.pending, run.begun, run.waits
     if body.kind == "request":
         pending = {**pending, event.seq: event}
     elif body.kind == "outcome" and event.cause is not None:
         pending = {k: v for k, v in pending.items() if k != event.cause}
         begun = begun - {event.cause}
+        waits = {k: v for k, v in waits.items() if k != event.cause}
     elif isinstance(body, e.AgentStarted) and event.cause is not None and event.cause in pending:
         begun = begun | {event.cause}
     stopped = run.stopped and body.kind not in ("input", "outcome")
-    milestone = event.seq if isinstance(body, e.MILESTONES) else run.milestone
+    shown = isinstance(body, e.ForgeRequested) and body.act == "push"  # the log goes with what it attests
+    milestone = event.seq if shown or isinstance(body, e.MILESTONES) else run.milestone
     return replace(
-        run, seq=event.seq, hash=event.hash, time=event.time, pending=pending, begun=begun, stopped=stopped,
-        milestone=milestone,
+        run, seq=event.seq, hash=event.hash, time=event.time, pending=pending, begun=begun, waits=waits,
+        stopped=stopped, milestone=milestone,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ Where the kernel allows it, the working tree is an overlay, mounted at work/ (em
 program that runs there, and nowhere else; then there is also
 
         base      a link to the run's one checkout of its base, which all its cells share and none can write
+        under-0…  links to what lies below that and is not git's (ground.py); a checkout has a copy of it in work/
         delta/    what the cell's commit has otherwise; only if it is not the base
         upper/    all that was changed since, and what is beside git; ovl/ is the kernel's own
 
@@ -26,6 +27,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +71,8 @@ class Cell:
         if not self.overlaid:
             return ()
         base, delta = Path(os.readlink(self.root / "base")), self.root / "delta"
-        return (delta, base) if delta.is_dir() else (base,)
+        under = [Path(os.readlink(link)) for link in sorted(self.root.glob("under-*"))]
+        return (*([delta] if delta.is_dir() else []), base, *under)
 
 
 @dataclass(frozen=True)
@@ -120,10 +123,17 @@ def _boot() -> str:
 
 
 def make(
-    door: Door, root: Path, commit: str, *, branch: str = "", who: str = "worker", base: Base | None = None
+    door: Door,
+    root: Path,
+    commit: str,
+    *,
+    branch: str = "",
+    who: str = "worker",
+    base: Base | None = None,
+    under: Sequence[Path] = (),
 ) -> Cell:
     """A cell standing on `commit`, on `branch` or detached; an overlay on `base`, or a checkout. A half-made one at
-    the same place is replaced.
+    the same place is replaced. `under`: directories with what is not git's, see ground.py.
 
     Raises GitError when the checkout fails.
     """
@@ -157,6 +167,7 @@ def make(
         checkout(cell.git, cell.work, commit)
         # With its time: by that git knows for which files "same size, same second" is not enough to be unchanged.
         shutil.copy2(cell.git / "index", root / "index")
+    _found(cell, under)
     (cell.top / ".git").write_text(f"gitdir: {cell.git}\n")
     return cell
 
@@ -176,6 +187,19 @@ def _lay(door: Door, cell: Cell, base: Base, what: str, git: Path) -> None:
         except Missing as error:
             raise GitError(f"checkout of {what}: {error} is missing") from error
     (cell.root / "base").symlink_to(base.work)
+
+
+def _found(cell: Cell, under: Sequence[Path]) -> None:
+    """Lay what is not git's below what is."""
+    for number, layer in enumerate(under):
+        if cell.overlaid:
+            (cell.root / f"under-{number}").symlink_to(layer)
+            continue
+        # What is there is git's, or of a layer above; a link of git's is not followed.
+        command = ["cp", "-a", "-n", "--reflink=auto", "--", f"{layer}/.", str(cell.work)]
+        done = subprocess.run(command, env=clean_env(), check=False, capture_output=True)
+        if done.returncode:
+            raise OSError(f"{layer} cannot be copied: {os.fsdecode(done.stderr).strip()[-500:]}")
 
 
 def _tree(door: Door, what: str) -> str:
@@ -206,7 +230,7 @@ def checkout(git_dir: Path, work: Path, commit: str) -> None:
         raise GitError(f"checkout of {commit}: {done.stderr.decode('utf-8', 'backslashreplace').strip()}")
 
 
-def plain_checkout(door: Door, root: Path, tree: str, base: Base | None = None) -> Cell:
+def plain_checkout(door: Door, root: Path, tree: str, base: Base | None = None, under: Sequence[Path] = ()) -> Cell:
     """A clean working tree of a tree with no git directory beside it: where checks run."""
     cell = Cell(root)
     if root.exists():
@@ -220,6 +244,7 @@ def plain_checkout(door: Door, root: Path, tree: str, base: Base | None = None) 
     else:
         checkout(git, cell.work, tree)
     shutil.rmtree(git)
+    _found(cell, under)
     return cell
 
 
@@ -236,13 +261,17 @@ def copy_in(cell: Cell, source: Path, names: tuple[str, ...]) -> list[str]:
         elif layers.find(place, last) is None:  # what is in git is git's
             place[0].mkdir(parents=True, exist_ok=True)
             shutil.copy2(origin, place[0] / last)
-    if names:
-        exclude = "".join(f"/{name}\n" for name in names)
-        for git in (cell.git, cell.root / "spare"):
-            if git.is_dir():  # a clean checkout has none
-                (git / "info").mkdir(exist_ok=True)
-                (git / "info" / "exclude").write_text(exclude)
+    overlook(cell, names)
     return missing
+
+
+def overlook(cell: Cell, names: Sequence[str]) -> None:
+    """Let git in this cell, the worker's and the harvest's, not see these paths."""
+    for git in (cell.git, cell.root / "spare"):
+        if names and git.is_dir():  # a clean checkout has none
+            (git / "info").mkdir(exist_ok=True)
+            with (git / "info" / "exclude").open("a") as file:
+                file.write("".join(f"/{name}\n" for name in names))
 
 
 def make_roots(cell: Cell, roots: tuple[str, ...]) -> tuple[str, ...]:

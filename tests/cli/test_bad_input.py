@@ -463,7 +463,7 @@ def test_an_unknown_command_suggests(world: World) -> None:
     assert world.run("--version").out.startswith("orchgit 0.")
     assert "No such option" in world.run("start", "x", "--nonsense", code=2).err
     assert "Missing argument" in world.run("start", code=2).err
-    words(world.run("start", "x.md", "--ship", "pr", code=2).err, "--ship 'pr' is not known", "--ship merge")
+    words(world.run("start", "x.md", "--ship", "mail", code=2).err, "--ship 'mail' is not known", "--ship merge")
 
 
 def test_every_command_has_its_help(world: World) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import pytest
 from orchgit.sandbox import SANDBOXES, sandbox
 from tests.support.cli_server import CliServer
 from tests.support.clis import installed
-from tests.support.scenario import Book, World, make, piece, report, turn, write
+from tests.support.scenario import Book, World, digest, make, piece, report, turn, write
 
 pytestmark = pytest.mark.whole
 KEY = "sk-ant-dummy-0123456789-never-to-be-seen"
@@ -44,6 +46,10 @@ def result(summary: str = "done", **more: Any) -> dict[str, Any]:
 
 def told(given: dict[str, Any]) -> dict[str, Any]:
     return {"text": json.dumps(given)}
+
+
+def ending(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    return told(given) if name == "codex" else turn({"tool": "StructuredOutput", "input": given})
 
 
 def book() -> Book:
@@ -99,16 +105,156 @@ def test_three_workers_of_three_kinds(world: World, server: CliServer, level: st
     held = sandbox(level or next(iter(SANDBOXES))).probe()
     if isinstance(held, str) or not held.prevented:
         pytest.skip(f"the sandbox {level or next(iter(SANDBOXES))} does not hold here: {held}")
-    if level:
-        world.commit({".orchestration/config.toml": f'[sandbox]\nlevel = "{level}"\n'})
-    made = book()
+    world.commit({**UNWANTED, **({".orchestration/config.toml": f'[sandbox]\nlevel = "{level}"\n'} if level else {})})
+    before, made = digest(world), book()
     server.book = {"jobs": made.jobs, "default": made.default}
-    done = world.start(made, *WORKERS, code=None)
-    print(done)
-    for ev in world.events("agent."):
-        print(ev["type"], json.dumps(ev["data"])[:600])
-        if ev["type"] == "agent.exited" and ev["data"]["transcript"]:
-            print(world.blob(ev["data"]["transcript"])[:6000])
-    for ev in world.events("scope"):
-        print(ev["type"], json.dumps(ev["data"])[:600])
-    assert done.code == 0
+    done = world.start(made, *WORKERS)
+    assert "claude runs whole inside the sandbox, with its credential and an open network: api-agent" in done.err
+
+    # The honest work is merged, and nothing else.
+    started = world.one("run.started")["data"]["base"]
+    assert world.files(world.ref(f"{world.name}/integration")) - world.files(started) == {
+        *("src/api/billing.py", "src/api/more.py", "src/web/new.html", "src/web/more.html", "docs/billing.md"),
+    }  # fmt: skip
+    assert world.git("diff", "--name-status", started, f"orchgit/{world.name}/integration").count("A\t") == 5
+
+    # What was tried outside is seen: by an edit tool, and by a shell.
+    seen: dict[str, set[tuple[str, str]]] = {name: set() for name in ("api", "web", "docs")}
+    for event in world.events("scope.violation_seen"):
+        seen[event["data"]["assignment"]].add((event["data"]["layer"], event["data"]["path"]))
+    by_shell = {("sandbox", "README.md"), ("sandbox", "docs/evil-sh.md"), ("sandbox", "../../evil")}
+    assert seen["api"] == seen["web"] == {("tool", "docs/evil.md"), *by_shell}
+    assert seen["docs"] == {("sandbox", "README.md")}
+
+    # Reports, costs, session ids and the network are in the log.
+    summaries = {ev["data"]["assignment"]: ev["data"]["summary"] for ev in world.events("agent.reported")}
+    assert (summaries["api"], summaries["web"]) == ("the api, by Claude Code", "the web, by Codex")
+    claude, codex = (world.one("agent.exited", member=name)["data"] for name in ("api-agent", "frontend-agent"))
+    for ended, of in ((claude, "work/api/1"), (codex, "work/web/1")):
+        assert ended["status"] == "done"
+        assert ended["input_tokens"] > 10_000
+        assert len(ended["conversation"]) == 36
+        assert ended["conversation"] in world.blob(ended["transcript"])
+        assert ended["conversation"] in json.dumps([r for r in server.requests if of in json.dumps(r)][-1])
+    assert claude["cost_micro"] > 10_000
+    assert codex["cost_micro"] is None
+    networks = {ev["data"]["member"]: ev["data"]["network"] for ev in world.events("agent.started")}
+    assert networks["api-agent"] == networks["frontend-agent"] == "open"
+
+    # Nothing of the repository's or the user's configuration had a say.
+    assert not [body for body in server.requests if "SAY-UNWANTED" in json.dumps(body)]
+    assert not (world.root / "hooked").exists()
+    assert server.problems == []
+    # The key went to the service alone.
+    for path in (*world.runs.rglob("*"), *(world.root / "state").rglob("*")):
+        assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
+    assert KEY not in str(done)
+    assert {k: v for k, v in digest(world).items() if "orchgit" not in k} == before
+    assert "violation" not in world.run("audit").out
+    world.none_left()
+
+
+UNWANTED = {
+    "CLAUDE.md": "SAY-UNWANTED\n",
+    "AGENTS.md": "SAY-UNWANTED\n",
+    ".claude/settings.json": json.dumps(
+        {"hooks": {"PreToolUse": [{"hooks": [{"type": "command", "command": "touch ../../../../../../hooked"}]}]}}
+    ),
+    ".mcp.json": json.dumps({"mcpServers": {"x": {"command": "touch", "args": ["../../../../../../hooked"]}}}),
+    ".codex/config.toml": 'developer_instructions = "SAY-UNWANTED"\n',
+}
+
+
+@pytest.mark.parametrize("name", ["claude", "claude-old", "codex"])
+def test_everybody_is_one_program(world: World, server: CliServer, name: str) -> None:
+    """Orchestrator, worker, reviewer: all of a run by one CLI, found by itself, with no configuration."""
+    there = installed(name)
+    if isinstance(there, str):
+        pytest.skip(there)
+    world.extra_env["PATH"] = f"{there}:{os.environ['PATH']}"
+    plan = {"goal": "It is built.", "reviewers": [], "assignments": [
+        {"id": "api", "worker": "api-agent", "title": "The api", "task": "Do it.", "interface": "", "deny": [],
+         "allow": ["src/api/**"], "inputs": [], "outputs": [], "depends_on": [], "symlinks": False,
+         "checks": ["grep -n billing src/api/billing.py"]},
+    ]}  # fmt: skip
+    results: dict[str, dict[str, Any]] = {
+        "plan/1": {"propose_plan": plan, "ask_questions": None},
+        "verdict/api/1": {"give_verdict": {"decision": "accept", "reasons": []}},
+        "review/security-reviewer/1": {"report_review": {"summary": "clean", "findings": [], "fixed": []}},
+        "synthesis/1": {"write_synthesis": {"summary": "All of it.", "review_by_human": []}},
+    }
+    evil = "echo evil > src/api/evil.py; echo tried"
+    if name == "codex":
+        jobs = {key: [turn(shell(evil)), told(given)] for key, given in results.items()}
+        jobs["work/api/1"] = [turn(shell("echo billing > src/api/billing.py")), told(result())]
+    else:
+        jobs = {
+            key: [turn(claude("Bash", command=evil)), turn({"tool": "StructuredOutput", "input": given})]
+            for key, given in results.items()
+        }
+        honest = claude("Write", file_path="${cwd}/src/api/billing.py", content="billing\n")
+        jobs["work/api/1"] = [turn(honest), turn({"tool": "StructuredOutput", "input": result()})]
+    server.book = {"jobs": jobs, "default": {}}
+    done = world.run("start", str(world.issue()), "--yes")
+    assert f"no backend is configured; using {name.partition('-')[0]}, which is here" in done.err
+    started = world.one("run.started")["data"]["base"]
+    changed = world.git("diff", "--name-only", started, f"orchgit/{world.name}/integration")
+    assert changed == "src/api/billing.py"
+    assert {ev["data"]["status"] for ev in world.events("agent.exited")} == {"done"}
+    # Who only reads was stopped by the kernel, and it shows.
+    assert len([ev for ev in world.events("agent.exited") if ev["data"]["refused"]]) == 4
+    assert server.problems == []
+    world.none_left()
+
+
+@pytest.mark.parametrize("name", ["claude", "codex"])
+def test_more_scope_is_asked_for_and_the_conversation_goes_on(world: World, server: CliServer, name: str) -> None:
+    asked = {"report": None, "request_scope": {"paths": ["docs/api.md"], "why": "it has to be written down"}}
+    made = Book(piece("api", "api-agent", ["src/api/**"]))
+    write_it = "echo billing > src/api/billing.py; mkdir -p docs; echo text > docs/api.md"
+    do = shell(write_it) if name == "codex" else claude("Bash", command=write_it)
+    made.jobs["work/api/1"] = [ending(name, asked), turn(do), ending(name, result())]
+    server.book = {"jobs": made.jobs, "default": made.default}
+    world.start(made, "--agent", f"api-agent={name}", code=4)
+    world.run("grant", f"{world.name}/api")
+    world.run("resume", code=None)
+    assert world.one("run.completed")
+    ends = [ev["data"] for ev in world.events("agent.exited", member="api-agent")]
+    assert [end["status"] for end in ends] == ["done", "done"]
+    assert ends[0]["conversation"] == ends[1]["conversation"]
+    assert "docs/api.md" in world.files(world.ref(f"{world.name}/integration"))
+    # The costs are of each part: the program itself adds them up.
+    assert ends[1]["input_tokens"] < 4 * ends[0]["input_tokens"]
+
+
+@pytest.mark.parametrize("name", ["claude", "codex"])
+def test_killed_in_mid_turn_it_is_taken_up_again(world: World, server: CliServer, name: str) -> None:
+    made = Book(piece("api", "api-agent", ["src/api/**"]))
+    first, then = "echo one > src/api/one.py; sleep 20", "cat src/api/one.py > src/api/two.py"
+    if name == "codex":
+        made.jobs["work/api/1"] = [turn(shell(first)), turn(shell(then)), told(result())]
+    else:
+        # Taken up, its conversation has a turn more, that says the last one was cut off.
+        calls = [turn(claude("Bash", command=words)) for words in (first, then, then)]
+        made.jobs["work/api/1"] = [*calls, turn({"tool": "StructuredOutput", "input": result()})]
+    server.book = {"jobs": made.jobs, "default": made.default}
+    engine = world.spawn(*world.start_args(made, "--yes", "--agent", f"api-agent={name}"))
+
+    def working() -> list[int]:
+        words = {}
+        for pid in world.processes():
+            with suppress(OSError):
+                words[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if not any(w[:2] == [b"sleep", b"20"] for w in words.values()):
+            return []
+        own = (b"/claude", b"/claude.exe", b"/codex")
+        return [pid for pid, w in words.items() if w[0].endswith(own) and {b"-p", b"exec"} & set(w)]
+
+    for pid in world.wait_for(working, "the program at work"):
+        os.kill(pid, signal.SIGKILL)
+    assert engine.wait(60) == 0, world.said(engine)
+    assert {"src/api/one.py", "src/api/two.py"} <= world.files(world.ref(f"{world.name}/integration"))
+    ended = world.one("agent.exited", member="api-agent")["data"]
+    assert (ended["status"], ended["cost_micro"]) == ("done", None)
+    assert "interrupted" in world.blob(ended["transcript"]) or "killed" in world.blob(ended["transcript"])
+    assert world.one("assignment.started")["data"]["attempt"] == 1

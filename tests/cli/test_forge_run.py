@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.github_server import GitHub
-from tests.support.scenario import Book, World, make, piece, turn, write
+from tests.support.scenario import Book, Terminal, World, make, piece, turn, write
 
 CONFIG = """
 [forge]
@@ -97,12 +97,12 @@ def place(root: Path, config: str = CONFIG) -> Place:
 
 
 def told(there: Place) -> Place:
-    """The whole story, whatever happens to the engine on its way."""
-    book, hub = stacked(), there.hub
+    """The whole story, with one less, whatever happens to the engine on its way."""
+    book, hub = stacked(2), there.hub
     there.go("start", str(there.issue), "--backend", "scripted", "--playbook", str(there.world.playbook(book)), code=4)
     hub.comment(there.issue, f"/orchgit approve {digest(there)}", by="lea")
     there.go("resume", code=4)
-    there.approve("api", "docs")
+    there.approve("api")
     hub.review(there.pull("web").number, "REQUEST_CHANGES", "Not yet.", by="lea")
     there.go("ship", code=4)
     there.approve("web")
@@ -143,19 +143,20 @@ def there(tmp_path: Path) -> Iterator[Place]:
     assert made.hub.problems == []
 
 
-def stacked(*, again: bool = True) -> Book:
+PIECES = (
+    piece("api", "api-agent", ["src/api/**"], checks=["grep -n billing src/api/billing.py"]),
+    piece("web", "frontend-agent", ["src/web/**"], depends_on=["api"], checks=["cat src/web/billing.html"]),
+    piece("docs", "docs-agent", ["docs/**"], depends_on=["web"], checks=["cat docs/billing.md"]),
+)
+
+
+def stacked(count: int = 3) -> Book:
     """api; web after api; docs after web."""
-    book = Book(
-        piece("api", "api-agent", ["src/api/**"], checks=["grep -n billing src/api/billing.py"]),
-        piece("web", "frontend-agent", ["src/web/**"], depends_on=["api"], checks=["cat src/web/billing.html"]),
-        piece("docs", "docs-agent", ["docs/**"], depends_on=["web"], checks=["cat docs/billing.md"]),
-    )
+    book = Book(*PIECES[:count])
     book.work("api", turn(write("src/api/billing.py", "billing = 1\n")))
     book.work("web", turn(write("src/web/billing.html", "<p>billing</p>\n")))
     book.work("docs", turn(write("docs/billing.md", "# Billing\n")))
-    if again:
-        book.work("web", turn(write("src/web/billing.html", "<p>Billing, as lea wants it</p>\n")))
-    return book
+    return book.work("web", turn(write("src/web/billing.html", "<p>Billing, as lea wants it</p>\n")))
 
 
 def begin(there: Place, book: Book) -> None:
@@ -197,6 +198,12 @@ def test_from_an_issue_to_a_merged_pull_request(there: Place) -> None:
         (f"orchgit/{run}/docs", f"orchgit/{run}/web", "open"),
     ]
     assert there.at("integration") == world.git("rev-parse", "main")
+    before = len(hub.writes())
+    foretold = world.run("ship", "--dry-run").out
+    assert "merge integration main" in foretold
+    assert "web: The web part" in foretold
+    assert f"Closes #{there.issue}" in foretold
+    assert len(hub.writes()) == before
     there.approve("api", "docs")
     lines = [{"path": "src/web/billing.html", "line": 1, "body": "a capital letter, please"}]
     hub.review(there.pull("web").number, "REQUEST_CHANGES", "Not yet.", by="lea", comments=lines)
@@ -241,19 +248,19 @@ def test_from_an_issue_to_a_merged_pull_request(there: Place) -> None:
 INTO = "orchgit/RUN/integration"
 EXPECTED: dict[str, Any] = {
     "pulls": {
-        **{f"orchgit/RUN/{name}": (INTO, "closed", True) for name in ("api", "web", "docs")},
+        **{f"orchgit/RUN/{name}": (INTO, "closed", True) for name in ("api", "web")},
         INTO: ("main", "closed", True),
     },
     "notes": {"plan/1": 1, "progress": 1, "somebody's": 1},
     "reviews": {
-        **{(name, "somebody's", "APPROVED"): 1 for name in ("api", "web", "docs", "integration")},
+        **{(name, "somebody's", "APPROVED"): 1 for name in ("api", "web", "integration")},
         ("web", "somebody's", "CHANGES_REQUESTED"): 1,
     },
-    "labels": [["orchgit"]] * 4,
+    "labels": [["orchgit"]] * 3,
     # Of each pull request's commit, the second one of web's too, and of the tip.
-    "statuses": {(f"orchgit/{context}", "success"): 5 for context in ("scope", "checks", "review")},
+    "statuses": {(f"orchgit/{context}", "success"): 4 for context in ("scope", "checks", "review")},
     "issue": "closed",
-    "added": {"src/api/billing.py", "src/web/billing.html", "docs/billing.md"},
+    "added": {"src/api/billing.py", "src/web/billing.html"},
 }
 
 
@@ -262,7 +269,7 @@ def sound(there: Place) -> None:
     world.none_left()
     assert {law["verdict"] for law in world.run("audit", "--json").json["laws"]} == {"pass"}
     merged = Counter(ev["data"]["assignment"] for ev in world.events("merge.done", land="merge"))
-    assert merged == {"api": 1, "web": 2, "docs": 1}
+    assert merged == {"api": 1, "web": 2}
 
 
 def test_every_answer_is_lost_and_the_engine_is_killed_now_and_then(there: Place) -> None:
@@ -270,7 +277,7 @@ def test_every_answer_is_lost_and_the_engine_is_killed_now_and_then(there: Place
     there.hub.fault("POST", "git-receive-pack", "cut", times=3)
     there.kills = lambda n: n % 11 == 4
     assert outcome(told(there)) == EXPECTED
-    assert len(there.killed) >= 4
+    assert len(there.killed) >= 3
     sound(there)
 
 
@@ -278,8 +285,74 @@ def test_every_answer_is_lost_and_the_engine_is_killed_now_and_then(there: Place
 def test_killed_at_every_single_write(there: Place) -> None:
     there.kills = lambda n: True
     assert outcome(told(there)) == EXPECTED
-    assert len(there.killed) > 30
+    assert len(there.killed) > 25
     sound(there)
+
+
+# -- the plan on the issue -------------------------------------------------------------------------------
+
+
+def test_questions_a_rejection_and_an_approval_on_the_issue_while_a_terminal_waits(there: Place) -> None:
+    world, hub = there.world, there.hub
+    only = piece("api", "api-agent", ["src/api/**"], checks=["cat src/api/billing.py"])
+    book = Book().ask("Which currency?").plan(only, goal="Dollars.").plan(only, goal="Euro.")
+    book.work("api", turn(write("src/api/billing.py", "billing = 1\n")))
+    args = ["--backend", "scripted", "--playbook", str(world.playbook(book)), "--ship", "none"]
+    with Terminal(world, "start", f"acme/shop#{there.issue}", *args) as terminal:
+        terminal.expect(r"1\. Which currency")
+        hub.comment(there.issue, "/orchgit answer 1 Euro", by="eve")
+        hub.comment(there.issue, "/orchgit answer 1 Euro, of course", by="lea")
+        terminal.expect("somebody else spoke first")
+        terminal.expect("Approve this plan")
+        first = digest(there)
+        hub.comment(there.issue, "/orchgit reject In euro.\nNot in dollars.", by="lea")
+        terminal.expect("somebody else spoke first")
+        terminal.expect("Approve this plan")
+        # Of the plan before, by its name or by none: not of this one.
+        hub.comment(there.issue, f"/orchgit approve {first}", by="lea")
+        hub.comment(there.issue, "/orchgit approve", by="lea")
+        terminal.expect("does not name which plan")
+        hub.comment(there.issue, f"/orchgit approve {digest(there)}", by="lea")
+        terminal.expect("somebody else spoke first")
+        terminal.end(0)
+    assert world.one("question.answered")["data"]["answers"] == ["Euro, of course"]
+    assert world.one("plan.rejected")["data"]["feedback"] == "In euro.\nNot in dollars."
+    assert world.one("plan.approved")["data"]["version"] == 2
+    assert [len(there.notes(n)) for n in ("questions", "plan/1", "plan/2", "progress")] == [1, 1, 1, 1]
+    assert hub.pulls == []
+    assert "completed" in there.notes("progress")[0]["body"]
+    assert "pass" in world.run("audit").out
+
+
+def test_what_cannot_be_done_is_said_and_nothing_is_half_done(there: Place) -> None:
+    world, hub = there.world, there.hub
+    args = ["--backend", "scripted", "--playbook", str(world.playbook(stacked()))]
+
+    def refused(code: int, *words: str, issue: str = str(there.issue), **env: str) -> None:
+        said = world.run("start", issue, *args, code=code, env=env).err
+        for word in (*words, "\n"):
+            assert word in said, said
+        assert "ghp_" not in said
+
+    pull = hub.issue("not yet a pull request", by="lea")
+    hub.thing(pull).head, hub.thing(pull).base = "main", "main"
+    refused(1, "is a pull request", issue=f"#{pull}")
+    refused(1, "999", issue="999")
+    refused(5, "does not take the token from ORCHGIT_GITHUB_TOKEN", ORCHGIT_GITHUB_TOKEN="ghp_wrong")
+    refused(5, "there is no token", ORCHGIT_GITHUB_TOKEN="")
+    refused(2, "acme/other", issue="acme/other#1")
+    hub.person("bot", "read")
+    refused(5, "may not push")
+    hub.person("bot", "write")
+    hub.hub.archived = True
+    refused(5, "archived")
+    hub.hub.archived, hub.hub.has_issues = False, False
+    refused(1, "has no issues")
+    hub.hub.has_issues = True
+    world.commit({".orchestration/config.toml": "[ship]\nmode = 'pr'\n"})
+    refused(2, "wants a forge", 'kind = "github"')
+    assert world.names() == []
+    assert hub.writes() == []
 
 
 # -- a human's approval before each merge ----------------------------------------------------------------
@@ -363,9 +436,23 @@ def test_each_merge_waits_for_a_human_and_what_is_pushed_by_hand_is_judged(tmp_p
         there.approve("web")
         world.run("ship", code=4)
         assert there.pull("web").merged
+        # What a merge onto a base that moved would give, nobody has checked: a person merges it there.
+        aside = world.root / "aside"
+        world.git("clone", "-q", str(hub.bare), str(aside), cwd=world.root)
+        (aside / "other.md").write_text("other\n")
+        world.git("add", "-A", cwd=aside)
+        world.git("commit", "-q", "-m", "other", cwd=aside)
+        world.git("push", "-q", cwd=aside)
+        hub.hub.sync()
         there.approve("integration")
+        assert "main has moved since the run began" in world.run("ship", code=5).err
+        hub.merge(there.pull("integration").number, by="lea")
         world.run("ship")
-        assert there.files("main") >= {"src/api/billing.py", "src/web/billing.html"}
+        assert hub.thing(there.issue).state == "closed"
+        told = world.run("status", run, "--json").json
+        assert told["phase"] == "completed"
+        assert [p["about"] for p in told["pull_requests"]] == ["api", "web", "integration"]
+        assert there.files("main") >= {"src/api/billing.py", "src/web/billing.html", "other.md"}
         assert {law["verdict"] for law in world.run("audit", "--json").json["laws"]} == {"pass"}
         assert hub.problems == []
     finally:

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchgit import report
+from orchgit import report, report_cost
 from orchgit.core import events as e
 from orchgit.core.decide import ENGINE
 from orchgit.core.review import Finding
+from orchgit.core.run import Spending
 from orchgit.core.state import Run, evolve, replay
 from tests.core.world import (
     CALM,
@@ -29,7 +30,6 @@ from tests.core.world import (
     assignment,
     example,
     examples,
-    oid,
     plan_of,
     some_plan,
     some_settings,
@@ -94,6 +94,7 @@ def test_no_sentence_moves_the_cursor_whatever_the_event_holds(body: e.Body) -> 
     assert calm(report.say(event_of(body)))
 
 
+SAID_THERE = (e.Comment("comment/7", "lea", "2026-01-01T00:00:00Z", "u"),)
 SAID: list[tuple[e.Body, str]] = [
     (replace(example(e.RunStarted), scripted=True), "SCRIPTED agents, no model is called"),
     (e.RunResumed("t", 12, "s", True), "run resumed; 12 bytes of an unfinished line were set aside"),
@@ -108,6 +109,9 @@ SAID: list[tuple[e.Body, str]] = [
     (e.ReviewReported("r", 1, "t", "fine", (), ()), "r: clean, no findings. fine"),
     (e.ShipObserved("refs/heads/main", "", "it is gone"), "cannot ship: it is gone"),
     (e.SalvageKept("api", 1, "", "nothing was changed"), "nothing to set aside: nothing was changed"),
+    (e.PlanApproved(2, "d" * 64, "human", "", SAID_THERE), "by a human by lea (comment/7, 2026-01-01T00:00:00Z)"),
+    (e.ForgeFailed("change/api", "no network"), "FORGE: change/api could not be written: no network"),
+    (e.ChangeSeen("api", "changes", "c" * 40, "No.", SAID_THERE), "lea wants changes in api at cccccccccc No."),
 ]
 
 
@@ -230,15 +234,31 @@ def test_the_report() -> None:
     assert "## Assignments" not in early
 
 
-def test_costs_are_unknown_when_a_part_of_them_is() -> None:
-    def exited(member: str, cost: int | None) -> e.Event:
-        return event_of(e.AgentExited(member, "done", "", 1, 1, 10, 5, 3, 2, cost, oid("t")))
+def spending(member: str, about: str, attempt: int, cost: int | None, broken: int = 0) -> Spending:
+    return Spending(member, about, attempt, e.Used(1, 10, 5, 30, 0, cost, 0, broken, 1000))
 
-    log = [exited("api-agent", 1_000_000), exited("lead", None), exited("api-agent", 500_000), exited("lead", 7)]
-    assert report.costs([*log, event_of(e.AbortRequested(""))]) == [
-        ("api-agent", 2, 30, 10, 1_500_000), ("lead", 2, 30, 10, None),
+
+def test_what_was_spent_is_told_and_the_unknown_is_no_nothing() -> None:
+    rows = [
+        spending("api-agent", "work/api", 1, 1_000_000), spending("lead", "plan", 0, 20_000),
+        spending("api-agent", "work/api", 2, 500_000, broken=70_000), spending("lead", "verdict/api", 2, None),
     ]  # fmt: skip
-    assert report.costs([]) == []
+    budget = e.Settings(budget=e.Budget(4_000_000, seconds=600))
+    run = replace(
+        Sim(PAIR, 1, CALM, budget).begin().run, spent=dict(enumerate(rows)), raised=e.Budget(1_000_000)
+    )  # fmt: skip
+    assert report_cost.lines(run) == [
+        "spent of a budget of $5.00, 600 s of work (4 s done): $1.52 and what 1 agent run cost, which is unknown, "
+        "at most $0.07 more for calls that broke off; 4 calls, 160 tokens in (75 % from cache), 20 out",
+        "  api-agent        work/api attempt 1 $1.00, work/api attempt 2 $0.50, at most $0.07 more for calls that "
+        "broke off",
+        "  lead             plan $0.02, verdict/api attempt 2 cost unknown",
+    ]
+    agents = dict(report_cost.by_agent(run))
+    assert (agents["api-agent"].cost_micro, agents["lead"].cost_micro) == (1_500_000, None)
+    assert "| work/api, attempt 2 | 1 | 1 | 40 | 75 % | 5 | $0.50, at most" in report_cost.table(run)
+    assert report_cost.as_json(run)["in_all"]["cost_micro"] is None
+    assert report_cost.lines(Run("r1")) == []
 
 
 def test_nothing_hostile_gets_into_any_view() -> None:

@@ -61,6 +61,7 @@ class Odds:
     away: float = 0.0  # its service is not there
     blocker: float = 0.0  # a worker raises a blocker
     wish: float = 0.0  # it asks for more scope
+    broke: float = 0.0  # a budget is used up
     stray: float = 0.0  # it writes outside its scope
     idle: float = 0.0  # it changes nothing
     red: float = 0.0  # its own checks fail
@@ -87,13 +88,16 @@ CALM = Odds()
 # Agents err, the world does not, and nobody interferes: what comes of it must not depend on when.
 ERRING = Odds(wish=0.1, fails=0.15, stray=0.1, idle=0.05, red=0.15, reassign=0.2, findings=0.5, blocker=0.05)
 ROUGH = Odds(
-    ask=0.2, invalid=0.2, fails=0.15, away=0.04, blocker=0.1, wish=0.2, stray=0.1, idle=0.05, red=0.12, clash=0.12,
+    ask=0.2, invalid=0.2, fails=0.15, away=0.04, blocker=0.1, wish=0.2, broke=0.06, stray=0.1, idle=0.05, red=0.12,
+    clash=0.12,
     whole=0.15, reassign=0.15, undecided=0.06, findings=0.5, homeless=0.2, no_cell=0.05, stale=0.05,
     moved=0.06, no_ship=0.15, again=0.1, unsaid=0.1, picky=0.3, human=0.05, abort=0.002, crash=0.03,
 )  # fmt: skip
 WILD = replace(ROUGH, human=0.2, abort=0.01, crash=0.15, fails=0.3, again=0.2)
 # Everybody works side by side, and the tip is never where it was.
-MOVING = Odds(wish=0.2, clash=0.3, stale=0.3, moved=0.3, findings=0.8, fails=0.1, crash=0.02, human=0.1, abort=0.003)
+MOVING = Odds(
+    wish=0.2, broke=0.1, clash=0.3, stale=0.3, moved=0.3, findings=0.8, fails=0.1, crash=0.02, human=0.1, abort=0.003
+)
 STATUSES = ("no_report", "turns", "budget", "time", "refused", "context_full", "error", "stopped")
 
 
@@ -295,7 +299,7 @@ class World:
         return e.Draft(done, speaker(body, done), event.seq)
 
     def recover(self, run: Run, event: e.Event) -> e.Draft:
-        if isinstance(event.body, THINKERS):
+        if isinstance(event.body, THINKERS) and event.seq not in run.waits:
             return e.Draft(e.AgentFailed("lost", "its engine ended", lost=True), ENGINE, event.seq)
         return self.perform(run, event)
 
@@ -308,6 +312,12 @@ class World:
         work = run.works[body.assignment] if isinstance(body, e.AgentRequested) else None
         if self.chance("away", *key):
             return e.AgentFailed(self.random("away?", *key).choice(("auth", "unavailable")), "not there", "log in")
+        if self.chance("broke", *key, sum(1 for b in run.blockers if b.kind == "budget")):
+            rng = self.random("broke?", *key)
+            if work is None:
+                return e.AgentFailed("run_budget", "the run: $5.00 of the budget of $5.00 are spent")
+            whose: Literal["run", "assignment"] = "run" if rng.random() < 0.5 else "assignment"
+            return e.AgentHalted(work.spec.id, work.attempt, whose, "spent", rng.choice(("", oid("s"))))
         if self.chance("fails", *key):
             return e.AgentFailed(self.random("fails?", *key).choice(STATUSES), "no result")
         match body:
@@ -523,7 +533,7 @@ class Watch:
         things = [(type(p.body), *(getattr(p.body, n, "") for n in named)) for p in after.pending.values()]
         assert len(things) == len(set(things)), f"two requests for one thing: {things}"
         assert sum(1 for p in after.pending.values() if isinstance(p.body, e.MergePrepared | e.MergeRequested)) <= 1
-        busy = [n for n, w in after.works.items() if w.stage in (HOUSED | {"assigned"}) - {"asking", "ready"}]
+        busy = [n for n, w in after.works.items() if w.stage in (HOUSED | {"assigned"}) - {"asking", "halted", "ready"}]
         if after.phase != "aborting":  # all that was waiting is set aside then, at once
             assert len(busy) <= after.settings.parallel, f"too many at work: {busy}"
         for name, work in after.works.items():
@@ -540,9 +550,10 @@ class Watch:
                     self.merged.discard(body.assignment)
             case e.ChangeSeen(what="approved"):
                 self.approved[body.about] = body.commit
-            case e.ForgeRequested(act="push", about="integration") if body.head != (before.started or body).base:
-                heads = {n: w.head for n, w in before.works.items() if (n, body.head) in before.landed}
-                assert heads.items() <= self.approved.items(), "merged there before it was approved"
+            case e.ForgeRequested(act="push", about="integration") if before.settings.review == "ship":
+                heads = {n: w.head for n, w in before.works.items()}
+                first = before.started is not None and body.head == before.started.base
+                assert first or heads.items() <= self.approved.items(), "merged there before it was approved"
             case e.ForgeRequested(act="merge"):
                 assert self.approved["integration"] == body.head == after.tip
             case e.AgentFailed(lost=True) if event.cause is not None:
@@ -643,7 +654,7 @@ class Sim:
 
     def resume(self) -> None:
         self.tasks.clear()
-        self.answered.clear()  # what nobody has written down by now died with its engine
+        self.answered.clear()  # an engine that is dead says nothing again
         if self.run.phase == "started":  # the issue was not on the disk yet: whoever starts again gives it again
             self.record(e.Draft(ISSUE, USER))
         else:
@@ -740,7 +751,14 @@ class Sim:
             member, started = "api-agent", e.AgentStarted
             yield e.Draft(started(member, "worker", "work", "scripted", "m", oid("b"), "simulated", "none"), ENGINE,
                           event.seq)  # fmt: skip
-            exited = e.AgentExited(member, "done", "", 1200, 3, 100, 20, 5, 5, 1_250_000, oid("t"), ("bash: no",))
+            if self.rng.random() < 0.3:
+                used = e.Used(1, 50, 10, 0, 0, 600_000, 0, 0, 700)
+                waiting = e.AgentWaiting(member, "scripted", at(9), at(1), "too many requests", oid("s"), used)
+                yield e.Draft(waiting, ENGINE, event.seq)
+                yield e.Draft(e.AgentWaited(member), ENGINE, event.seq)
+            exited = e.AgentExited(
+                member, "done", "", 1200, 3, 100, 20, 5, 5, 1_250_000, oid("t"), ("bash: no",), "s-1", 40, 2000
+            )
             yield e.Draft(exited, ENGINE, event.seq)
         if isinstance(event.body, e.AgentRequested) and self.rng.random() < self.odds.notes / 3:
             name, attempt = event.body.assignment, event.body.attempt
@@ -787,6 +805,8 @@ class Sim:
             if rng.random() < 0.3:
                 return e.ScopeRefused(blocker.about, work.attempt, "keep out")
             return e.ScopeGranted(blocker.about, work.attempt, work.asked)
+        if blocker.kind == "budget":
+            return e.BudgetRaised(blocker.about, e.Budget(5_000_000, rng.choice((None, 1000))))
         if blocker.kind == "ship" and rng.random() < 0.5:
             return e.ShipLeft()
         return e.BlockerAnswered(blocker.id, rng.choice(("", "try again")))
@@ -820,6 +840,7 @@ class Sim:
             e.PlanProposed(run.plan_version + 1, e.plan_digest(edited), edited),
             e.ShipAsked(rng.random() < 0.5),
             self._reads(rng.choice([LAST, *run.works])),
+            e.BudgetRaised(rng.choice(("", "nobody", self.plan.assignments[0].id)), e.Budget(rng.choice((None, 0, 9)))),
             e.ScopeGranted(rng.choice(self.plan.assignments).id, 1, ("extra/x",)),
             e.ScopeRefused(rng.choice(self.plan.assignments).id, 1, "no"),
             e.AgentContinued(rng.choice(self.plan.assignments).id, 1, True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -417,3 +418,17 @@ def test_a_command_is_described_and_chosen_by_its_name(tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_every_way_to_describe_a_command_wrongly(tmp_path: Path, text: str, said: str) -> None:
     assert said in refused(tmp_path, text)
+
+
+DOCS = (Path(config.__file__).parent.parent / "docs" / "agents.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("example", re.findall(r"```toml\n(.*?)```", DOCS, re.DOTALL))
+def test_the_examples_of_the_docs_are_valid(tmp_path: Path, example: str) -> None:
+    assert given(tmp_path, example) != Config()
+
+
+def test_the_results_of_the_docs_are_valid() -> None:
+    for line in re.findall(r"```json\n(.*?)```", DOCS, re.DOTALL)[0].splitlines():
+        ((name, value),) = json.loads(line).items()
+        wire.parse(wire.RESULTS[name][0], value)

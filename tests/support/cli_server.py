@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orchgit.agents.scripted import turns_of
-from tests.support.messages_server import MessagesServer, _Handler
+from tests.support.messages_server import MessagesServer, _Handler, headers_of
 
 CWD = re.compile(r"(?:[Ww]orking directory: |<cwd>)([^\s<\\]+)")
 KEY = re.compile(r"orchgit-job: ([^\s\\]+)")
@@ -73,7 +73,7 @@ class _CliHandler(_Handler):
         self.owner.closing.wait(turn.get("delay_ms", 0) / 1000)
         error: Mapping[str, Any] = turn.get("error", {"times": 0})
         if self.owner.take(f"error {what}", error.get("times", 1 << 30)):
-            return self.fail(error["status"], error.get("message", "scripted error"), error.get("retry_after_ms"))
+            return self.fail(error["status"], error.get("message", "scripted error"), **headers_of(error))
         return self.stream(list(responses_of(body, turn, number)))
 
 

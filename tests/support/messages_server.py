@@ -7,6 +7,7 @@ and survives retries and resumes. No real token counts, no cache, no images, no 
 
 What a turn may have on top, for the server alone:
     "error": {"status": 529, "times": 2, "message": "...", "retry_after_ms": 10, "in_stream": true}
+             (or "retry_after": "30", or a date, in the standard's header)
     "cut": true, or {"times": 2, "clean": true}   the connection drops (or ends cleanly) in mid-reply
     "thinking": "..."                             a thinking block, whose signature must come back
     "usage": {"input_tokens": 1, "output_tokens": 1, "cache_read_input_tokens": 0, ...}
@@ -157,19 +158,22 @@ def message_of(body: Mapping[str, Any], turn: Mapping[str, Any], number: int) ->
             }
         )
     usage = {"input_tokens": len(json.dumps(body)) // 4, "output_tokens": len(json.dumps(content)) // 4 + 1}
+    usage |= turn.get("usage", {})
+    stop = turn.get("stop_reason", "tool_use" if turn.get("calls") else "end_turn")
+    if usage["output_tokens"] > body["max_tokens"]:  # no service writes more than it may
+        usage["output_tokens"], stop = body["max_tokens"], "max_tokens"
     return {
         "id": f"msg_{number}",
         "type": "message",
         "role": "assistant",
         "model": body["model"],
         "content": content,
-        "stop_reason": turn.get("stop_reason", "tool_use" if turn.get("calls") else "end_turn"),
+        "stop_reason": stop,
         "stop_sequence": None,
         "usage": {
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": 0,
             **usage,
-            **turn.get("usage", {}),
         },
     }
 
@@ -298,7 +302,7 @@ class _Handler(BaseHTTPRequestHandler):
         error: Mapping[str, Any] = turn.get("error", {"times": 0})
         failing = owner.take(f"error {what}", error.get("times", 1 << 30))
         if failing and not error.get("in_stream"):
-            return self.fail(error["status"], error.get("message", "scripted error"), error.get("retry_after_ms"))
+            return self.fail(error["status"], error.get("message", "scripted error"), **headers_of(error))
         cut = turn.get("cut", {"times": 0})
         cut = {"times": 1} if cut is True else cut
         cutting = owner.take(f"cut {what}", cut.get("times", 1))
@@ -332,23 +336,27 @@ class _Handler(BaseHTTPRequestHandler):
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True  # the client has gone away, as a stopped one does
 
-    def fail(self, status: int, message: str, retry_after_ms: int | None = None) -> None:
+    def fail(self, status: int, message: str, **headers: str) -> None:
         kind = ERROR_TYPES.get(status, "api_error")
-        self.reply(status, {"type": "error", "error": {"type": kind, "message": message}}, retry_after_ms)
+        self.reply(status, {"type": "error", "error": {"type": kind, "message": message}}, **headers)
 
-    def reply(self, status: int, body: Mapping[str, Any], retry_after_ms: int | None = None) -> None:
+    def reply(self, status: int, body: Mapping[str, Any], **headers: str) -> None:
         data = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(data)))
         self.send_header("request-id", "req_test")
-        if retry_after_ms is not None:
-            self.send_header("retry-after-ms", str(retry_after_ms))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         try:
             self.wfile.write(data)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
+
+
+def headers_of(error: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(error[name]) for name in ("retry_after", "retry_after_ms", "x_should_retry") if name in error}
 
 
 MessagesServer.handler = _Handler

@@ -26,6 +26,7 @@ from orchgit.core.audit.model import Verdict as Verdict
 from orchgit.core.audit.model import attested
 from orchgit.core.audit.model import merge_trailers as merge_trailers
 from orchgit.core.audit.model import trailers as trailers
+from orchgit.core.audit.of_git import known as known
 from orchgit.core.audit.reading import chain as chain
 from orchgit.core.audit.reading import read as read
 from orchgit.core.audit.reading import split as split

@@ -92,10 +92,44 @@ def _closed(reading: Reading, facts: Facts) -> Iterator[Said]:
         yield Found(f"blocker {blocker.id}", "the run completed with it open")
 
 
+def _budgets(reading: Reading, facts: Facts) -> Iterator[Said]:
+    """Counted anew: what the agent runs before it took, against the budget of the run in force when it began."""
+    limit, took = reading.run.settings.budget, dict[int | None, e.Used]()
+    used_up: dict[int | None, str] = {}  # agent run -> what was used up when it began
+    for event in reading.events:
+        body = event.body
+        if isinstance(body, e.BudgetRaised) and not body.assignment:
+            limit = e.Budget(
+                *(a if a is None else a + (b or 0) for a, b in zip(_amounts(limit), _amounts(body.more), strict=True))
+            )
+        elif isinstance(body, e.AgentStarted):
+            spent = list(took.values())
+            tokens = sum(
+                u.input_tokens + u.output_tokens + u.cache_read_tokens + u.cache_write_tokens + u.unsure_tokens
+                for u in spent
+            )
+            money = sum((u.cost_micro or 0) + u.unsure_micro for u in spent)
+            if limit.cost_micro is not None and money > limit.cost_micro:
+                used_up[event.cause] = f"{money} of {limit.cost_micro} micro-dollars"
+            if limit.tokens is not None and tokens > limit.tokens:
+                used_up[event.cause] = f"{tokens} of {limit.tokens} tokens"
+        elif isinstance(body, e.AgentWaiting):
+            took[event.cause] = body.used
+        elif isinstance(body, e.AgentExited):
+            took[event.cause] = body.used
+            if body.calls and event.cause in used_up:
+                yield Found(f"event {event.seq}", f"it called a model when {used_up[event.cause]} were spent")
+
+
+def _amounts(budget: e.Budget) -> tuple[int | None, ...]:
+    return (budget.cost_micro, budget.tokens, budget.turns, budget.seconds)
+
+
 LAWS = (
     Law("log.legal", "Every event could happen when it happened.", _legal),
     Law("log.decisions", "Every decision of the engine follows from the events before it.", _decisions),
     Law("state.requests", "Every outcome is of one request, and every request has one outcome.", _requests),
     Law("state.attempts", "Attempts are numbered, and what is merged is what passed the gate last.", _attempts),
+    Law("state.budget", "No agent that began when the budget was used up called a model.", _budgets, "witnessed"),
     Law("log.closed", "The run did not complete with a blocking finding or a blocker open.", _closed),
 )
