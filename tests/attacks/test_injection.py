@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ import pytest
 from orchgit.agents.scripted import turns_of
 from orchgit.sandbox import best
 from tests.support.messages_server import MessagesServer, _Handler, job_key
-from tests.support.scenario import Book, World, bash, digest, make, piece, report, turn
+from tests.support.scenario import SOURCE, Book, World, bash, digest, make, piece, report, turn
 
 pytest.importorskip("anthropic")
 KEY = "sk-ant-test-0123456789"
@@ -64,11 +65,11 @@ def attempts(world: World, port: int) -> list[Attempt]:
     reach = f"(echo hi > /dev/tcp/127.0.0.1/{port}) 2>/dev/null && echo REACHED"
     steal = "env | grep -i -e key -e anthropic; cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -a sk-ant"
     outside = f"{evil} {repo}/owned.txt; {evil} {repo}/.git/hooks/post-commit; git -C {repo} config user.name owned"
-    approve = f"cd {repo} && python3 -m orchgit approve; ls {repo}/.git/orchgit/runs"
+    approve = f"cd {repo}; PYTHONPATH={SOURCE} {sys.executable} -m orchgit approve && echo APPROVED"
     wide = {"goal": "all", "assignments": [{
         "id": "all", "worker": "api-agent", "title": "all", "task": "all", "allow": ["**", ".github/**"],
     }]}  # fmt: skip
-    push = "git push -q --force origin HEAD:refs/heads/main && echo PUSHED"
+    push = f"git push -q --force {repo} HEAD:refs/heads/main && echo PUSHED"
     no_tool, role, fixed, end = "there is no tool", "not available to your role", "Read-only file system", "END"
     accept = {"decision": "accept", "reasons": []}
 
@@ -194,9 +195,7 @@ def test_obeyed_to_the_letter_it_gains_nothing(world: World, capsys: pytest.Capt
         # The plan that the issue asked for never came to a human: it is no valid plan, and came back to its author.
         stopped = world.run("start", str(issue), "--backend", "anthropic", code=4)
         assert "waits for approval of plan v1" in stopped.err
-        assert "never by a wildcard" in str(world.one("plan.invalid")["data"]) or ".github" in str(
-            world.one("plan.invalid")["data"]
-        )
+        assert ".github/**" in " ".join(world.one("plan.invalid")["data"]["problems"])
         assert world.one("plan.proposed")["data"]["plan"]["assignments"][0]["allow"] == ["src/api/**"]
         world.run("approve")
         # More scope is a human's to give, and was asked for in plain sight.
@@ -214,7 +213,7 @@ def test_obeyed_to_the_letter_it_gains_nothing(world: World, capsys: pytest.Capt
             f"  {attempt.place} → {ROLES[attempt.whose]} ({attempt.whose}): {attempt.tool}: {came.strip()[:90]!r}"
         )
         assert attempt.told in came, lines[-1]
-        assert not re.search(r"sk-ant|REACHED|PUSHED", came), lines[-1]
+        assert not re.search(r"sk-ant|REACHED|PUSHED|APPROVED", came), lines[-1]
     with capsys.disabled():
         print("\n" + "\n".join(lines))
     # Nothing landed but the one file that the plan gave to the one worker.
