@@ -171,7 +171,7 @@ class Price(_Section):
 
 
 class Prices(_Section):
-    by_model: tuple[tuple[str, Price], ...] = ()  # the tables in the file
+    by_name: tuple[tuple[str, Price], ...] = ()  # the tables in the file
 
 
 class Scripted(_Section):
@@ -376,7 +376,7 @@ class Config(_Section):
         """As agents.prices reads them: whole micro-dollars per million tokens."""
         rows = {
             name: {key: round(value * 1_000_000) for key, value in price.model_dump().items()}
-            for name, price in self.prices.by_model
+            for name, price in self.prices.by_name
         }
         return json.dumps(rows) if rows else ""
 
@@ -448,7 +448,7 @@ def _validate(data: dict[str, Any], text: str, root: Path, env: Mapping[str, str
     if isinstance(data.get("agents"), dict):
         shaped["agents"] = _split_agents(data["agents"])
     if isinstance(data.get("prices"), dict):
-        shaped["prices"] = {"by_model": list(map(list, data["prices"].items()))}
+        shaped["prices"] = {"by_name": list(map(list, data["prices"].items()))}
     if isinstance(data.get("command"), dict):
         shaped["command"] = {"by_name": list(map(list, data["command"].items()))}
     try:
@@ -562,9 +562,8 @@ def _complaint(
     model: type[BaseModel] = Config
     unknown = problem["type"] == "extra_forbidden" or names == ["agents", "by_name"]
     tables: dict[str, type[BaseModel]] = {"agents": Agent, "command": Command, "prices": Price}
-    inner = "by_model" if names[0] == "prices" else "by_name"
-    if names[0] in tables and names[1:2] == [inner] and len(loc) > 3:  # ..., index, 0 for the name, or 1, key
-        names = [names[0], shaped[names[0]][inner][loc[2]][0], *names[2:]]
+    if names[0] in tables and names[1:2] == ["by_name"] and len(loc) > 3:  # ..., index, 0 for the name, or 1, key
+        names = [names[0], shaped[names[0]]["by_name"][loc[2]][0], *names[2:]]
         model = tables[names[0]] if len(loc) > 4 else Config
     elif len(names) > 1:
         model = type(getattr(Config(), names[0]))

@@ -290,7 +290,8 @@ class Session:
     def poller(self, tell: Callable[[str], None]) -> Poller | None:
         """Who hears what people say on the forge; None where nobody is asked there. Raises OrchgitError."""
         settings = self.runner.run.settings
-        if settings.forge == "local" or not (settings.issue or self.runner.run.by_pr):
+        asks = bool(settings.issue) and settings.plan == "comment"
+        if settings.forge == "local" or not (asks or self.runner.run.by_pr):
             return None
         log = self.runner.log
         ear = Ear(self._connected().forge, tell)

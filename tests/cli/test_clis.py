@@ -141,8 +141,12 @@ def test_three_workers_of_three_kinds(world: World, server: CliServer, level: st
     networks = {ev["data"]["member"]: ev["data"]["network"] for ev in world.events("agent.started")}
     assert networks["api-agent"] == networks["frontend-agent"] == "open"
 
-    # Nothing of the repository's or the user's configuration had a say.
-    assert not [body for body in server.requests if "SAY-UNWANTED" in json.dumps(body)]
+    # Nothing of the repository's or the user's configuration had a say; what the brief quotes is there once.
+    for job in ("work/api/1", "work/web/1"):
+        asked = [text for text in map(json.dumps, server.requests) if f"orchgit-job: {job}" in text]
+        member = {"work/api/1": "api-agent", "work/web/1": "frontend-agent"}[job]
+        brief = world.blob(world.one("agent.started", member=member)["data"]["brief"])
+        assert {text.count("SAY-UNWANTED") for text in asked} == {brief.count("SAY-UNWANTED")}
     assert not (world.root / "hooked").exists()
     assert server.problems == []
     # The key went to the service alone.

@@ -348,7 +348,7 @@ def test_a_pull_request_passes_from_the_moment_it_is_open(tmp_path: Path) -> Non
         pushed = Pushed(world, world.name, hub.bare, tmp_path)
         clone = pushed.clone()
         world.git("remote", "set-url", "origin", hub.clone_url, cwd=clone)
-        del world.extra_env["ORCHGIT_GITHUB_TOKEN"]
+        ours = world.extra_env.pop("ORCHGIT_GITHUB_TOKEN")
         event = pushed.event(pull.head, pull.base)
         assert "git fetch did not work" in pushed.check(event, 5, clone)
         world.extra_env["GITHUB_TOKEN"] = hub.person("reader", "read")
@@ -356,12 +356,18 @@ def test_a_pull_request_passes_from_the_moment_it_is_open(tmp_path: Path) -> Non
         assert f"holds: api of run {world.name}" in said
         assert hub.person("reader", "read") not in said
         # What a person pushes is not the engine's until it took it over.
-        pushed.point(
-            f"refs/heads/{pull.head}", pushed.commit(pull.head, {"src/api/billing.py": "mine\n"}, author="Lea")
-        )
-        assert "by Lea, is a commit that the run's log knows nothing of" in pushed.check(
-            pushed.event(pull.head, pull.base), 1, clone
-        )
+        hand = pushed.commit(pull.head, {"src/api/billing.py": "billing = 2\n"}, author="Lea")
+        pushed.point(f"refs/heads/{pull.head}", hand)
+        hub.hub.sync()
+        said = pushed.check(pushed.event(pull.head, pull.base), 1, clone)
+        assert f"its head {hand[:10]}, by Lea, is a commit that the run's log knows nothing of" in said
+        # It is taken over, approved and merged; and then the whole is looked at.
+        for _ in range(2):
+            hub.review(pull.number, "APPROVE", "good", by="lea")
+            world.run("ship", code=4, env={"ORCHGIT_GITHUB_TOKEN": ours})
+        last = hub.pulls[-1]
+        assert (last.head, last.base) == (pushed.branch("integration"), "main")
+        assert "holds: integration of run" in pushed.check(pushed.event(last.head), 0, clone)
         assert hub.problems == []
     world.close()
 

@@ -297,13 +297,19 @@ def test_forged_lines_at_the_end() -> None:
 TRUSTED = {
     "run.started": "config git object_format python roster roster.*.allow roster.*.backend roster.*.deny "
     "roster.*.description roster.*.model sandbox sandboxed scripted settings.agent_retries "
-    "settings.attempts settings.issue settings.parallel settings.plan_retries settings.repository settings.rounds tool",
+    "settings.assignment_budget.cost_micro "
+    "settings.assignment_budget.seconds settings.assignment_budget.tokens settings.assignment_budget.turns "
+    "settings.attempts settings.budget.seconds settings.budget.turns settings.issue settings.parallel "
+    "settings.plan_retries settings.repository settings.rounds tool",
     "issue.read": "source text title",
     "plan.approved": "signature",
     "cell.made": "approximate branch canary.* sandbox start",
     "agent.started": "backend brief model network purpose sandbox",
     "agent.exited": "cache_read_tokens cache_write_tokens calls conversation cost_micro duration_ms input_tokens "
-    "member message output_tokens refused refused.* status transcript",
+    "member message output_tokens refused refused.* status transcript unsure_micro unsure_tokens",
+    "agent.waiting": "backend member session since until used.cache_read_tokens used.cache_write_tokens used.calls "
+    "used.cost_micro used.duration_ms used.input_tokens used.output_tokens used.unsure_micro used.unsure_tokens why",
+    "agent.waited": "member",
     "agent.failed": "hint lost message status",
     "agent.reported": "produced produced.* summary",
     "gate.passed": "author files salvage tree",

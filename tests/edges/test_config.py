@@ -12,9 +12,10 @@ import pytest
 
 from orchgit import config, roster, wire
 from orchgit.agents import Limits, Purpose
+from orchgit.agents.prices import Price, parse_overrides
 from orchgit.config import Config, load, state_home
 from orchgit.core.errors import Kind, OrchgitError
-from orchgit.core.events import Settings
+from orchgit.core.events import Budget, Settings
 from orchgit.core.scope import PROTECTED
 
 TEMPLATE = files("orchgit").joinpath("templates/config.toml").read_text("utf-8")
@@ -48,7 +49,7 @@ def test_no_file_and_the_template_are_the_defaults(tmp_path: Path) -> None:
 
 def test_the_template_gives_every_key_with_its_default_and_a_comment(tmp_path: Path) -> None:
     for section, field in Config.model_fields.items():
-        if section == "command":
+        if section in ("command", "prices"):
             continue  # tables by name, below
         assert f"[{section}]" in TEMPLATE
         for key, about in type(field.default).model_fields.items():
@@ -59,6 +60,8 @@ def test_the_template_gives_every_key_with_its_default_and_a_comment(tmp_path: P
                 assert re.search(r"^# \S", part, re.MULTILINE)
     for key in config.Command.model_fields:
         assert re.search(rf"^#{key} = ", TEMPLATE.partition("#[command.my-agent]")[2], re.MULTILINE), key
+    for key in config.Price.model_fields:
+        assert re.search(rf"^#{key} = ", TEMPLATE.partition("#[prices.my-model]")[2], re.MULTILINE), key
     for key in config.Agent.model_fields:
         assert re.search(rf"^#{key} = ", TEMPLATE.partition("#[agents.api-agent]")[2], re.MULTILINE), key
 
@@ -67,6 +70,10 @@ def test_the_examples_in_the_template_hold(tmp_path: Path) -> None:
     loaded = given(tmp_path, re.sub(r"(?m)^#(?=\S)", "", TEMPLATE))
     assert loaded.limits("api-agent") == Limits(100, 3600, 4_000_000, 10_000_000)
     assert loaded.limits("docs-agent") == Limits(60, 1800, 2_000_000, 5_000_000)
+    assert loaded.settings(approval="human").budget == Budget(20_000_000, 10_000_000, 500, 14_400)
+    assert loaded.settings(approval="human").assignment_budget == Budget(5_000_000, 2_000_000, 200, 7200)
+    price = parse_overrides(loaded.options("anthropic")["prices"])["my-model"]
+    assert price == Price(2_000_000, 10_000_000, 200_000, 2_500_000)
     assert loaded.agent("api-agent").deny == ("src/api/generated/**",)
 
 
@@ -92,6 +99,10 @@ def test_the_examples_in_the_template_hold(tmp_path: Path) -> None:
         ("[agents.x]\nname = 'y'", "unknown key 'name' in [agents.x]"),
         ("[agents.a]\n[agents.b]\ntokns = 1", "line 3: unknown key 'tokns' in [agents.b]; did you mean 'tokens'?"),
         ("[agents.b]\nallow = ['ok/**', '/etc']", 'line 2: [agents.b] allow[1] = "/etc" is not allowed'),
+        ("[budget]\ncost_usd = -1", "[budget] cost_usd = -1 is not allowed: a number above 0"),
+        ("[prices.m]\ninput = 1\noutput = 2\ncache_read = 3", "[prices.m] has no cache_write"),
+        ("[prices]\n[prices.m]\ninput = -1", "line 3: [prices.m] input = -1 is not allowed"),
+        ("[prices.m]\ninptu = 1", "unknown key 'inptu' in [prices.m]; did you mean 'input'?"),
         ("[cells]\ncopy = ['../x']", 'copy[0] = "../x" is not allowed: write one path inside the repository'),
         ("[cells]\ncopy = ['.git/config']", ".git is never copied into a cell"),
         ("[cells]\ncopied = ['x']", "unknown key 'copied' in [cells]; did you mean 'copy'?"),
@@ -165,9 +176,9 @@ def test_settings(tmp_path: Path) -> None:
 
 
 def test_options_hold_only_what_was_set(tmp_path: Path) -> None:
-    assert Config().options("anthropic") == {"thinking": "adaptive"}
+    assert Config().options("anthropic") == {"thinking": "adaptive", "long_context": "100000"}
     text = "[anthropic]\nthinking = 'off'\neffort = 'low'"
-    assert given(tmp_path, text).options("anthropic") == {"thinking": "off", "effort": "low"}
+    assert given(tmp_path, text).options("anthropic") == {"thinking": "off", "effort": "low", "long_context": "100000"}
     assert Config().options("scripted") == {}
 
 
