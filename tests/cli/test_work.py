@@ -137,6 +137,7 @@ def test_the_commands_of_a_cell_work_in_the_shell(world: World) -> None:
     report = json.dumps({"report": {"summary": "by the file", "blockers": ["which currency?"]}})
     world.run("work", "api", "-c", f"echo '{report}' > $ORCHGIT_RESULT")
     world.wait_event("blocker.raised")
+    world.children[-1].wait(20)
     assert "which currency?" in world.run("status").out
 
 
