@@ -149,6 +149,23 @@ def test_a_merge_queue_audits_the_runs_in_it(pushed: Pushed) -> None:
     assert "no violation" in said
 
 
+def test_commits_can_say_anything_of_runs(pushed: Pushed) -> None:
+    tree = pushed.git("rev-parse", "main^{tree}")
+    identity = ("-c", "user.name=M", "-c", "user.email=m@example.org")
+
+    def saying(count: int) -> None:
+        trailers = "".join(f"Orchgit-Run: nobody-{n}\n" for n in range(count)) + "Orchgit-Run: ../x;rm\n"
+        commit = pushed.git(*identity, "commit-tree", tree, "-p", "main", "-m", f"mine\n\n{trailers}")
+        pushed.point("refs/heads/mine", commit)
+
+    saying(2)
+    said = pushed.check(pushed.event("mine"), 0)
+    assert "commits say that they are of run nobody-1, and its log is not published" in said
+    saying(21)
+    shutil.rmtree(pushed.where / "checkout")
+    assert "of 21 runs, too many" in pushed.check(pushed.event("mine"), 1)
+
+
 def test_the_clone_at_hand_is_neither_believed_nor_written(pushed: Pushed) -> None:
     clone = pushed.clone()
     for name in ("venv", "orchgit", "json", "sitecustomize"):
