@@ -130,9 +130,9 @@ class Ear:
         listed = self._forge.comments(run.settings.issue)
         edited = {c.id for c in listed if c.created_at != c.updated_at}
         for comment in listed:
-            for word, rest in self._orders(comment):
-                if not obeyed(comment.author, _id(comment)):
-                    break
+            for nth, (word, rest) in enumerate(self._orders(comment)):
+                if not obeyed(comment.author, _id(comment, nth)):
+                    continue
                 draft: e.Body | None = None
                 match word:
                     case "approve":
@@ -140,7 +140,7 @@ class Ear:
                     case "reject" if run.proposal and run.phase == "approving" and _after(run, "plan/", comment):
                         draft = e.PlanRejected(run.proposal.version, rest[:MAX_WORDS], (_source(comment),))
                     case "answer":
-                        draft = _blocker(run, comment, rest)
+                        draft = _blocker(run, comment, nth, rest)
                         number, words = _numbered(rest, len(run.questions))
                         if run.questions and number and _after(run, "questions/", comment):
                             answers[number] = (words, comment)
@@ -249,12 +249,12 @@ def _numbered(rest: str, count: int) -> tuple[int, str]:
     return (1, rest) if count == 1 and rest else (0, "")
 
 
-def _blocker(run: Run, comment: Comment, rest: str) -> e.Body | None:
+def _blocker(run: Run, comment: Comment, nth: int, rest: str) -> e.Body | None:
     found = re.fullmatch(r"(B\d{1,4})\b\s*(.*)", rest, re.DOTALL)
     opened = {b.id: b for b in run.open_blockers() if b.kind != "scope"}
     if found is None or found[1] not in opened:
         return None
-    return e.BlockerAnswered(found[1], found[2].strip()[:MAX_WORDS], comments=(_source(comment),))
+    return e.BlockerAnswered(found[1], found[2].strip()[:MAX_WORDS], comments=(_source(comment, nth),))
 
 
 def _words(review: ReviewSeen) -> str:
@@ -262,12 +262,13 @@ def _words(review: ReviewSeen) -> str:
     return "\n".join(filter(None, [review.body.strip(), *lines]))[:MAX_WORDS]
 
 
-def _id(comment: Comment) -> str:
-    return f"comment/{comment.id}"
+def _id(comment: Comment, nth: int = 0) -> str:
+    """Of an order in a comment: the first one's is the comment's."""
+    return f"comment/{comment.id}" + (f".{nth}" if nth else "")
 
 
-def _source(comment: Comment) -> e.Comment:
-    return e.Comment(_id(comment), comment.author, comment.created_at, comment.url)
+def _source(comment: Comment, nth: int = 0) -> e.Comment:
+    return e.Comment(_id(comment, nth), comment.author, comment.created_at, comment.url)
 
 
 def _said(body: e.Body, comment: Comment) -> e.Draft:

@@ -26,6 +26,7 @@ from orchgit.git.user import git_dir, shared_dir
 from orchgit.git.visit import Visitor
 
 INTEGRATION = "integration"
+MAX_RUNS = 20  # that commits say they are of: each is asked for, and anybody can say it of any number
 _BRANCH = re.compile(r"orchgit/([A-Za-z0-9][A-Za-z0-9._-]*)/([A-Za-z0-9][A-Za-z0-9._-]*)")
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -99,6 +100,9 @@ def _of_others(here: Path, asked: Asked, remote: str, env: Mapping[str, str]) ->
     problems, notes, audits = list[Problem](), list[str](), list[Told]()
     with _visit(here) as door:
         runs = _runs_in(door, asked.base, asked.head)
+    if len(runs) > MAX_RUNS:
+        problems.append(Problem(f"its commits are of {len(runs)} runs, too many to look at", "merge them in parts"))
+        runs = []
     for run in runs:
         if not _fetch(here, remote, run, env):
             notes.append(f"commits say that they are of run {run}, and its log is not published")

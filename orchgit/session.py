@@ -135,12 +135,11 @@ def choose(members: tuple[roster.RosterMember, ...], config: Config, options: Op
 
 def _unbound(member: roster.RosterMember, name: str) -> list[str]:
     """What the configuration says of a member and a command cannot be held to, in words."""
-    who, limits = member.member.name, member.limits
-    found = []
+    who, found = member.member.name, []
     if member.tools != agents.ROLE_TOOLS[member.member.role]:
         found.append(f"{who}: {name} has tools of its own; `tools` in its file does not bind it, the sandbox does")
-    if limits.tokens is not None or limits.cost_micro is not None:
-        found.append(f"{who}: {name} does not tell what it uses; of its limits only `seconds` is kept")
+    if member.limits.tokens is not None:
+        found.append(f"{who}: {name} does not tell what it uses, so `tokens` does not limit it; `seconds` does")
     return found
 
 
@@ -291,7 +290,8 @@ class Session:
     def poller(self, tell: Callable[[str], None]) -> Poller | None:
         """Who hears what people say on the forge; None where nobody is asked there. Raises OrchgitError."""
         settings = self.runner.run.settings
-        if settings.forge == "local" or not (settings.issue or self.runner.run.by_pr):
+        asks = bool(settings.issue) and settings.plan == "comment"
+        if settings.forge == "local" or not (asks or self.runner.run.by_pr):
             return None
         log = self.runner.log
         ear = Ear(self._connected().forge, tell)

@@ -32,6 +32,7 @@ from orchgit.agents.headless import (
     counted,
     ending,
     environment,
+    mcp_server,
     named,
     report_schema,
     silence,
@@ -46,6 +47,7 @@ QUIET = dict.fromkeys(
      "CLAUDE_CODE_DISABLE_AUTO_MEMORY", "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS"),
     "1",
 )  # fmt: skip
+MCP = "orchgit"
 RETRIES = "5"  # of one call, by itself; its own 10 take minutes, with a key that is refused as well
 CREDENTIALS, LOCAL = ".credentials.json", "~/.claude/local"
 INSTALL = "npm install -g @anthropic-ai/claude-code, or https://claude.com/claude-code"
@@ -162,6 +164,7 @@ class _Claude:
             "--json-schema", json.dumps(report_schema(job.results)),
             "--append-system-prompt", job.system + ending(job.results),
             "--max-turns", str(left.turns),
+            *(("--mcp-config", json.dumps({"mcpServers": {MCP: _stdio(mcp_server())}})) if mcp_server() else ()),
             *(("--model", job.model) if job.model else ()),
             *(("--resume", conversation) if conversation else ("--session-id", self.conversation)),
         ]  # fmt: skip
@@ -176,8 +179,9 @@ class _Claude:
     def permissions(self, tools: list[str]) -> dict[str, Any]:
         """Nothing is asked: what is not allowed here is denied at once. `Edit` rules hold for Write too."""
         allow = [tool for tool in tools if tool not in ("Edit", "Write")]
+        allow += [f"mcp__{MCP}"] * bool(mcp_server())
         deny: list[str] = []
-        if len(allow) < len(tools):
+        if {"Edit", "Write"} & set(tools):
             rules = [_rule(self.job.workdir, pattern) for pattern in self.job.allow]
             # A pattern that its rules could read otherwise than we do must not keep honest work out.
             allow += [rule for rule in rules if rule] if all(rules) and rules else ["Edit"]
@@ -270,6 +274,10 @@ class _Claude:
 
     def silent(self, code: int, stderr: str, turn: Turn) -> Failure:
         return silence(code, stderr, turn)
+
+
+def _stdio(argv: list[str]) -> dict[str, Any]:
+    return {"type": "stdio", "command": argv[0], "args": argv[1:]}
 
 
 _COUNTED = ("inputTokens", "outputTokens", "cacheReadInputTokens", "cacheCreationInputTokens")

@@ -247,7 +247,7 @@ class _Codex:
         # A patch that the sandbox stopped, perhaps halfway, says no more than that it failed.
         scope = Scope(turn.job.allow, turn.job.deny)
         stopped = kind == "file_change" and failed and not all(scope.allows(os.fsencode(path)) for path in paths)
-        turn.result(name, not failed, text or about, refused=stopped or item.get("status") == "declined")
+        turn.result(name, not failed, about if stopped else text, refused=stopped or item.get("status") == "declined")
 
     def silent(self, code: int, stderr: str, turn: Turn) -> Failure:
         return silence(code, stderr, turn)

@@ -20,6 +20,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 from orchgit.agents import Job, Outcome, ResultTool, Status, Usage, handin
@@ -451,6 +452,14 @@ def ending(results: Sequence[ResultTool]) -> str:
     names = " and ".join(f"`{result.name}`" for result in results)
     rule = "exactly one of them not null" if len(results) > 1 else "and nothing else"
     return ENDING.format(names=names, the="the properties" if len(results) > 1 else "the property", rule=rule)
+
+
+def mcp_server() -> list[str]:
+    """The command line of `orchgit mcp`, as the program starts it inside; [] where its package is not installed.
+
+    It tells the brief and the scope, and hands in by the file; -P, for the working tree may hold a folder `orchgit`.
+    """
+    return [sys.executable, "-P", "-m", "orchgit", "mcp"] if find_spec("mcp") else []
 
 
 # -- what the sandbox refused --------------------------------------------------------------------------------

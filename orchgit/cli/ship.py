@@ -101,6 +101,7 @@ def _pull_requests(repo: UserRepo, store: Store, state: Run, *, dry_run: bool, w
     from orchgit.cli.start import drive
     from orchgit.core import events as e
     from orchgit.core.errors import Kind, OrchgitError
+    from orchgit.core.forge import changes
     from orchgit.eventlog import user_name
     from orchgit.session import reopen
 
@@ -112,7 +113,7 @@ def _pull_requests(repo: UserRepo, store: Store, state: Run, *, dry_run: bool, w
     if state.shipped:
         print(f"already shipped: {state.shipped}")
         return 0
-    if state.phase not in ("completed", "shipping") and not state.outside.posted:
+    if state.phase not in ("completed", "shipping") and not changes(state):
         raise OrchgitError(Kind.NO, f"run {state.id} is {state.phase}, not completed", "", f"orchgit status {state.id}")
     if dry_run:
         return _foretell(state, store)

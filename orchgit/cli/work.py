@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from orchgit.agents.human import Desk
     from orchgit.cli.cell import Housed
 
-SETTING_UP_S = 3.0  # between the note that the agent starts, and the desk
+SETTING_UP_S = 20.0  # between the note that the agent starts, and the desk
 Result = tuple[str, dict[str, Any]]
 MENU = """
 How does it stand?
@@ -72,25 +72,28 @@ def _housed(run: str, name: str) -> Iterator[tuple[Housed, Desk]]:
 
     found = find(Path.cwd(), run, name)
     try:
-        desk = _desk(found) if name in dict(by_hand(found.run)) else None
+        alive = found.store.holder() is not None
+        theirs = name in dict(by_hand(found.run))
+        desk = _desk(found, SETTING_UP_S if alive else 0) if theirs else None
         if desk is None:
             raise OrchgitError(
                 Kind.NO, f"no person is waited for at {name}",
-                f"it is {found.work.stage}, and its worker is {found.work.spec.worker}",
-                f"orchgit status {found.run.id}",
+                "its engine ended before it was ready" if theirs and not alive
+                else f"it is {found.work.stage}, and its worker is {found.work.spec.worker}",
+                f"orchgit resume {found.run.id}" if theirs and not alive else f"orchgit status {found.run.id}",
             )  # fmt: skip
-        if found.store.holder() is None:
+        if not alive:
             _say(f"no engine is alive; what you hand in is taken by: orchgit resume {found.run.id}")
         yield found, desk
     finally:
         found.door.close()
 
 
-def _desk(found: Housed) -> Desk | None:
+def _desk(found: Housed, patience_s: float) -> Desk | None:
     """It is set up a moment after the log says that the worker has started."""
     from orchgit.agents import human
 
-    until_s = time.monotonic() + SETTING_UP_S
+    until_s = time.monotonic() + patience_s
     while True:
         desk = human.read(found.cell.root)
         if desk is not None or time.monotonic() > until_s:

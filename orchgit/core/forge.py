@@ -165,7 +165,7 @@ def _needed(run: Run) -> Iterator[e.ForgeRequested]:
 
 def everything(run: Run) -> Iterator[e.ForgeRequested]:
     """All that shipping writes, approved or not: for whoever wants to see it first."""
-    yield from _opened(run, tuple(a.id for a in order(run.plan)) if run.plan else (), stacked=True)
+    yield from _opened(run, tuple(a.id for a in order(run.plan)) if run.plan else (), stacked=_gated(run))
     yield from _merged(run)
     yield from _last(run, sure=True)
 

@@ -73,7 +73,15 @@ class GitFacts:
     @cached_property
     def _refs(self) -> dict[str, str]:
         """Those of the run, in one call."""
-        patterns = (f"refs/heads/orchgit/{self._run}/", RUNS, REMOTES, FORKS, "refs/remotes/", "refs/replace/")
+        patterns = (
+            f"refs/heads/orchgit/{self._run}/",
+            f"refs/tags/orchgit/{self._run}",
+            RUNS,
+            REMOTES,
+            FORKS,
+            "refs/remotes/",
+            "refs/replace/",
+        )
         listed = self._door.run("for-each-ref", "--format=%(objectname) %(refname)", *patterns, refs=True)
         return {name: oid for oid, name in (line.split(" ", 1) for line in listed.decode().splitlines())}
 
@@ -230,6 +238,16 @@ class GitFacts:
         ours = {line[: len(door.null)] for line in listed} | {base}
         found = [f"refs/replace/{oid} shows {new} in its place" for oid, new in swapped.items() if oid in ours]
         return found + [f"info/grafts gives {oid} other parents" for oid in sorted(grafted & ours)]
+
+    def sealed(self) -> tuple[str, str] | None:
+        try:
+            kind, data = self._door.read(self._refs.get(f"refs/tags/orchgit/{self._run}", ""))
+        except Missing:
+            return None
+        head, _, message = data.decode("utf-8", "replace").partition("\n\n")
+        # A signature stands below, and is git's to verify.
+        message = message.partition("-----BEGIN ")[0]
+        return (head.partition("\n")[0].removeprefix("object "), message) if kind == b"tag" else None
 
     def signature(self, commit: str) -> str:
         made = self.commit(commit)

@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -262,3 +263,23 @@ def test_killed_in_mid_turn_it_is_taken_up_again(world: World, server: CliServer
     assert (ended["status"], ended["cost_micro"]) == ("done", None)
     assert "interrupted" in world.blob(ended["transcript"]) or "killed" in world.blob(ended["transcript"])
     assert world.one("assignment.started")["data"]["attempt"] == 1
+
+
+@pytest.mark.parametrize("name", ["claude", "claude-old"])
+def test_the_job_is_offered_as_an_mcp_server(world: World, server: CliServer, name: str) -> None:
+    if find_spec("mcp") is None:
+        pytest.skip("the package mcp is not installed: pip install 'orchgit[mcp]'")
+    there = installed(name)
+    if isinstance(there, str):
+        pytest.skip(there)
+    world.extra_env["PATH"] = f"{there}:{os.environ['PATH']}"
+    made = Book(piece("api", "api-agent", ["src/api/**"]))
+    # The server is connected to in the background: what is called before that is told to try again.
+    work = turn(claude("Bash", command="echo 1 > src/api/one.py; sleep 8"))
+    made.jobs["work/api/1"] = [work, turn(claude("mcp__orchgit__scope")), ending("claude", result())]
+    server.book = {"jobs": made.jobs, "default": made.default}
+    world.start(made, "--agent", "api-agent=claude")
+    said = world.blob(world.one("agent.exited", member="api-agent")["data"]["transcript"])
+    results = [line for line in map(json.loads, said.splitlines()) if line["kind"] == "result" and line["ok"]]
+    assert any("src/api/**" in line["text"] for line in results), said
+    world.none_left()

@@ -149,6 +149,23 @@ def test_a_merge_queue_audits_the_runs_in_it(pushed: Pushed) -> None:
     assert "no violation" in said
 
 
+def test_commits_can_say_anything_of_runs(pushed: Pushed) -> None:
+    tree = pushed.git("rev-parse", "main^{tree}")
+    identity = ("-c", "user.name=M", "-c", "user.email=m@example.org")
+
+    def saying(count: int) -> None:
+        trailers = "".join(f"Orchgit-Run: nobody-{n}\n" for n in range(count)) + "Orchgit-Run: ../x;rm\n"
+        commit = pushed.git(*identity, "commit-tree", tree, "-p", "main", "-m", f"mine\n\n{trailers}")
+        pushed.point("refs/heads/mine", commit)
+
+    saying(2)
+    said = pushed.check(pushed.event("mine"), 0)
+    assert "commits say that they are of run nobody-1, and its log is not published" in said
+    saying(21)
+    shutil.rmtree(pushed.where / "checkout")
+    assert "of 21 runs, too many" in pushed.check(pushed.event("mine"), 1)
+
+
 def test_the_clone_at_hand_is_neither_believed_nor_written(pushed: Pushed) -> None:
     clone = pushed.clone()
     for name in ("venv", "orchgit", "json", "sitecustomize"):
@@ -348,7 +365,7 @@ def test_a_pull_request_passes_from_the_moment_it_is_open(tmp_path: Path) -> Non
         pushed = Pushed(world, world.name, hub.bare, tmp_path)
         clone = pushed.clone()
         world.git("remote", "set-url", "origin", hub.clone_url, cwd=clone)
-        del world.extra_env["ORCHGIT_GITHUB_TOKEN"]
+        ours = world.extra_env.pop("ORCHGIT_GITHUB_TOKEN")
         event = pushed.event(pull.head, pull.base)
         assert "git fetch did not work" in pushed.check(event, 5, clone)
         world.extra_env["GITHUB_TOKEN"] = hub.person("reader", "read")
@@ -356,12 +373,18 @@ def test_a_pull_request_passes_from_the_moment_it_is_open(tmp_path: Path) -> Non
         assert f"holds: api of run {world.name}" in said
         assert hub.person("reader", "read") not in said
         # What a person pushes is not the engine's until it took it over.
-        pushed.point(
-            f"refs/heads/{pull.head}", pushed.commit(pull.head, {"src/api/billing.py": "mine\n"}, author="Lea")
-        )
-        assert "by Lea, is a commit that the run's log knows nothing of" in pushed.check(
-            pushed.event(pull.head, pull.base), 1, clone
-        )
+        hand = pushed.commit(pull.head, {"src/api/billing.py": "billing = 2\n"}, author="Lea")
+        pushed.point(f"refs/heads/{pull.head}", hand)
+        hub.hub.sync()
+        said = pushed.check(pushed.event(pull.head, pull.base), 1, clone)
+        assert f"its head {hand[:10]}, by Lea, is a commit that the run's log knows nothing of" in said
+        # It is taken over, approved and merged; and then the whole is looked at.
+        for _ in range(2):
+            hub.review(pull.number, "APPROVE", "good", by="lea")
+            world.run("ship", code=4, env={"ORCHGIT_GITHUB_TOKEN": ours})
+        last = hub.pulls[-1]
+        assert (last.head, last.base) == (pushed.branch("integration"), "main")
+        assert "holds: integration of run" in pushed.check(pushed.event(last.head), 0, clone)
         assert hub.problems == []
     world.close()
 

@@ -351,6 +351,8 @@ def test_what_cannot_be_done_is_said_and_nothing_is_half_done(there: Place) -> N
     hub.hub.has_issues = True
     world.commit({".orchestration/config.toml": "[ship]\nmode = 'pr'\n"})
     refused(2, "wants a forge", 'kind = "github"')
+    world.commit({".orchestration/config.toml": "[forge]\nkind = 'github'\nreview = 'worker'\n"})
+    refused(2, "wants pull requests", 'mode = "pr"')
     assert world.names() == []
     assert hub.writes() == []
 

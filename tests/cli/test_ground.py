@@ -66,6 +66,7 @@ def test_it_is_there_for_all_and_does_not_land(world: World) -> None:
     world.run("audit", "--rerun")
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("world", ["auto"], indirect=True)
 def test_it_is_made_once_for_the_same_lock_file(world: World) -> None:
     configured(world)

@@ -46,6 +46,7 @@ def test_by_the_file_and_the_brief_is_there(world: World) -> None:
     assert "# How to hand in" in tree["src/api/brief.md"]
 
 
+@pytest.mark.whole
 def test_what_is_no_result_is_no_report_and_the_work_is_kept(world: World) -> None:
     (world.repo / ".orchestration").mkdir(exist_ok=True)
     (world.repo / ".orchestration" / "config.toml").write_text("[run]\nattempts = 1\n")

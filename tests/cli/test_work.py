@@ -1,4 +1,7 @@
-"""A person as a worker: the engine waits, the shell is confined, and what is handed in goes the way of all work."""
+"""A person as a worker: the engine waits, the shell is confined, and what is handed in goes the way of all work.
+
+More of it with: pytest -m whole tests/cli/test_work.py
+"""
 
 from __future__ import annotations
 
@@ -40,6 +43,7 @@ def begin(world: World, *pieces: dict[str, object], config: str = "") -> None:
     world.put({".orchestration/config.toml": text})
     world.spawn("start", str(world.issue()), "--yes")
     world.wait_event("agent.started", backend="human")
+    world.wait_for(lambda: list((world.root / "state").rglob("desk.json")), "the desk")
 
 
 def ended(world: World) -> None:
@@ -105,6 +109,7 @@ def test_not_done_yet_it_stays_theirs(world: World) -> None:
     world.run("audit")
 
 
+@pytest.mark.whole
 def test_scope_and_blockers_are_asked_for_the_same_way(world: World) -> None:
     begin(world)
     with Terminal(world, "work", "api", env={"SHELL": "/bin/sh"}) as person:
@@ -132,9 +137,11 @@ def test_the_commands_of_a_cell_work_in_the_shell(world: World) -> None:
     report = json.dumps({"report": {"summary": "by the file", "blockers": ["which currency?"]}})
     world.run("work", "api", "-c", f"echo '{report}' > $ORCHGIT_RESULT")
     world.wait_event("blocker.raised")
+    world.children[-1].wait(20)
     assert "which currency?" in world.run("status").out
 
 
+@pytest.mark.whole
 def test_a_command_that_fails_hands_nothing_in(world: World) -> None:
     begin(world)
     assert "nothing is handed in" in world.run("work", "api", "-c", "exit 3", "--summary", "no", code=3).err

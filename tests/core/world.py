@@ -255,6 +255,9 @@ class World:
     def blob(self, digest: str) -> Literal["here", "changed", "missing", "elsewhere"]:
         return "here"
 
+    def sealed(self) -> tuple[str, str] | None:
+        return None
+
     def signature(self, commit: str) -> str:
         return ""
 

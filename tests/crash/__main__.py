@@ -73,7 +73,7 @@ def main() -> int:
             pairs = doubles(singles, chance, given.doubles, lab.calls, lab.events, given.each)
             groups += [((*before, first), seconds) for first, seconds in pairs]
         groups += [(LOSSES, [point]) for point in chance.sample(call_points(lab.calls), given.power)]
-        groups += [((), [fault]) for fault in error_points(lab.calls, chance, given.errors)]
+        groups += [((), [fault]) for fault in error_points(lab.of_class, chance, given.errors)]
         if given.sample:
             groups = chance.sample(groups, min(given.sample, len(groups)))
         mine, of = map(int, given.share.split("/"))

@@ -78,11 +78,12 @@ class Block:
             self.map[at : at + len(text)] = text.encode()
         self.map[: FIELDS.size] = FIELDS.pack(1, 0, number, ACTIONS[action], error, classes, os.getpid(), 0)
 
-    def read(self) -> tuple[int, bool, str]:
-        """Calls counted, whether the fault fired, and where."""
+    def read(self) -> dict[str, Any]:
+        """Calls counted, how many there were of each class, whether the fault fired, and where."""
         fields = FIELDS.unpack(self.map[: FIELDS.size])
         what = self.map[FIELDS.size : FIELDS.size + 256].split(b"\0")[0].decode("utf-8", "replace")
-        return fields[1], bool(fields[7]), what
+        of_class = struct.unpack_from("=9Q", self.map, FIELDS.size + 640 + 256 + 24)
+        return {"counted": fields[1], "of_class": of_class, "fired": bool(fields[7]), "what": what}
 
     def fired(self, what: str) -> None:
         self.map[FIELDS.size - 8 : FIELDS.size] = struct.pack("=Q", 1)
@@ -333,11 +334,11 @@ def main() -> None:
         if status is None:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-        counted, fired, what = block.read()
+        seen = block.read()
         block.map[:8] = bytes(8)  # nothing that the engine left behind may count on, and kill whoever has its number
         answer = {
             "code": None if status is None else os.waitstatus_to_exitcode(status),
-            "counted": counted, "fired": fired, "what": what, "s": time.monotonic() - begun,
+            **seen, "s": time.monotonic() - begun,
         }  # fmt: skip
         print(json.dumps(answer), flush=True)
 

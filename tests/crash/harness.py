@@ -114,6 +114,7 @@ class Ran:
 
     code: int | None
     counted: int
+    of_class: list[int]  # by the shim's numbers of classes
     fired: bool
     what: str
     s: float
@@ -162,7 +163,7 @@ class Lab:
         world = self.fresh()
         ran = self.engines.run(world, *world.start_args(self.book, "--yes"), fault={"kind": "count"})
         assert ran.code == 0, (world.root / "out.txt").read_text()
-        self.calls = ran.counted
+        self.calls, self.of_class = ran.counted, ran.of_class
         types = [ev["type"] for ev in world.events()]
         self.first = types.index("plan.requested") + 1  # events of the first batch, which is one write
         self.events = len(types) - self.first + 1  # writes to the log
@@ -460,16 +461,16 @@ def call_points(calls: int) -> list[Fault]:
     return [{"kind": "call", "number": n, "action": "kill"} for n in range(1, calls + 1)]
 
 
-def error_points(calls: int, chance: Random, count: int) -> list[Fault]:
+def error_points(of_class: list[int], chance: Random, count: int) -> list[Fault]:
     """Refusals at a write, a sync or a rename, once or from then on; with EINTR only once, which means "again"."""
     found: list[Fault] = []
     while len(found) < count:
         number, classes = chance.choice(((errno.EIO, 7), (errno.ENOSPC, 5), (errno.EDQUOT, 5), (errno.EINTR, 7)))
         action = "once" if number == errno.EINTR else chance.choice(("once", "always"))
         kind = chance.choice([c for c in (1, 2, 4) if c & classes])
-        most = calls // {1: 3, 2: 6, 4: 6}[kind]  # as many of them, roughly
         found.append({
-            "kind": "call", "number": chance.randint(1, most), "action": action, "errno": number, "classes": kind,
+            "kind": "call", "number": chance.randint(1, of_class[kind] - 5), "action": action, "errno": number,
+            "classes": kind,
         })  # fmt: skip
     return found
 

@@ -26,6 +26,7 @@ struct control {
     char trace[256]; /* a file to which calls are written with all they carry, in the order of their happening */
     char under[256]; /* only those whose path begins with this */
     uint64_t lock, dead, syncs;
+    uint64_t of_class[9]; /* how many calls of each */
 };
 static struct control *c;
 
@@ -72,6 +73,7 @@ static void note(const char *name, const char *path, const char *second, long lo
 /* Classes: 1 write, 2 sync, 4 rename and link, 8 everything else. 0: go on; else fail with this errno. */
 static int point(unsigned class, const char *name, const char *path) {
     if (!c || !c->on) return 0;
+    __atomic_add_fetch(&c->of_class[class], 1, __ATOMIC_SEQ_CST);
     if (!(c->classes & class) || (c->match[0] && !(path && strstr(path, c->match)))) return 0;
     uint64_t mine = __atomic_add_fetch(&c->counter, 1, __ATOMIC_SEQ_CST);
     int now = mine == c->target || (c->action == FAIL_ALWAYS && mine > c->target && c->target);

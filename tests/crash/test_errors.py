@@ -15,9 +15,10 @@ pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="the shim that re
 
 @pytest.mark.parametrize("index", [1, 2, *(pytest.param(n, marks=pytest.mark.whole) for n in (0, 3, 4, 5, 6, 7))])
 def test_refused_somewhere(lab: Lab, index: int) -> None:
-    (fault,) = error_points(lab.calls, Random(40 + index), 1)
+    (fault,) = error_points(lab.of_class, Random(40 + index), 1)
     result = lab.error(fault)
     assert result.wrong == [], f"{fault}: {result.where}\n{result.said}"
+    assert result.fired == 1
 
 
 LOG = [(errno.ENOSPC, 1), (errno.EIO, 2)]

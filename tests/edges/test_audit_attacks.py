@@ -424,6 +424,27 @@ def another_author(place: Place) -> set[str]:
     return {"git.identity"}
 
 
+def tag_on(place: Place, commit: str, seq: int | None = None) -> None:
+    """As the engine makes it, of the run's end or of another event."""
+    events = place.reading().events
+    ended = next(ev for ev in events if isinstance(ev.body, e.RunCompleted)) if seq is None else events[seq]
+    said = f"Run, completed\n\nOrchgit-Run: {place.golden.run}\nOrchgit-Log: {ended.seq}@sha256:{ended.hash}\n"
+    place.git_as("orchgit <orchgit@localhost>", "tag", "-f", "-a", "-F", "-", f"orchgit/{place.golden.run}", commit,
+                 stdin=said.encode())  # fmt: skip
+
+
+def a_moved_tag(place: Place) -> set[str]:
+    tag_on(place, tip_of(place))
+    assert place.violated() == set()
+    tag_on(place, f"{tip_of(place)}~1")
+    return {"git.tag"}
+
+
+def a_tag_of_another_event(place: Place) -> set[str]:
+    tag_on(place, tip_of(place), len(place.golden.lines) // 2)
+    return {"git.tag"}
+
+
 ATTACKS = [
     an_evil_merge, an_extra_commit, an_extra_commit_below, a_commit_of_the_reviewer, a_commit_of_the_orchestrator,
     an_amended_merge, a_forced_ref, another_history, a_replace_ref, a_replaced_blob, a_graft, a_missing("commit"),
@@ -431,6 +452,7 @@ ATTACKS = [
     a_log_cut_after_it_was_published, a_tail_chained_again_after_it_was_published,
     a_checkpoint_of_a_shorter_log_after_a_longer, a_checkpoint_that_names_another_event, a_file_slipped_into_scope,
     a_file_out_of_scope, a_link_for_a_file, a_mode_out_of_scope, stripped_trailers, another_author,
+    a_moved_tag, a_tag_of_another_event,
 ]  # fmt: skip
 
 

@@ -18,6 +18,8 @@ import mcp
 
 from orchgit.agent_run import confinement, results
 from orchgit.agents import HandIn, handin
+from orchgit.cli.mcp import tools
+from orchgit.core.errors import OrchgitError
 from orchgit.git import cells
 from orchgit.sandbox import base_env
 from tests.support.repos import repository, sandbox
@@ -50,17 +52,9 @@ class Cell:
 
         return anyio.run(run)
 
-    def call(self, name: str, **given: Any) -> tuple[bool, str]:
-        async def say(session: mcp.ClientSession) -> tuple[bool, str]:
-            done: Any = await session.call_tool(name, given)
-            return not done.is_error, done.content[0].text
-
-        return self.talk(say)  # type: ignore[no-any-return]
-
     @property
     def taken(self) -> Any:
-        purpose: Any = "work"
-        return handin.take(self.files, results(purpose))
+        return handin.take(self.files, results("work"))
 
 
 def test_what_a_worker_is_offered_and_what_comes_of_it(tmp_path: Path) -> None:
@@ -92,21 +86,27 @@ def test_what_a_worker_is_offered_and_what_comes_of_it(tmp_path: Path) -> None:
     assert cell.taken == ("report", {"summary": "built"})
 
 
-def test_asking_is_handing_in(tmp_path: Path) -> None:
-    cell = Cell(tmp_path)
-    assert cell.call("request_scope", paths=["docs/b.md"], why="to say it")[0]
-    assert cell.taken == ("request_scope", {"paths": ["docs/b.md"], "why": "to say it"})
-    assert cell.call("question", question="Which currency?")[0]
-    assert cell.taken == ("report", {"summary": "blocked", "blockers": ["Which currency?"]})
+def test_other_jobs_have_their_own_ways_to_end() -> None:
+    assert {tool.name for tool in tools(BRIEF.format(job="plan/1"))} == {
+        "brief", "scope", "propose_plan", "ask_questions", "question",
+    }  # fmt: skip
+    assert {tool.name for tool in tools(BRIEF.format(job="review/x/1"))} == {"brief", "scope", "report_review"}
+    with pytest.raises(OrchgitError, match="names no job"):
+        tools("no job at all")
 
 
-def test_other_jobs_have_their_own_ways_to_end(tmp_path: Path) -> None:
-    cell = Cell(tmp_path, "plan/1")
-
-    async def names(session: mcp.ClientSession) -> set[str]:
-        return {tool.name for tool in (await session.list_tools()).tools}
-
-    assert cell.talk(names) == {"brief", "scope", "propose_plan", "ask_questions", "question"}
+def test_asking_is_handing_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = handin.prepare(tmp_path, "")
+    for name, value in handin.environment(files).items():
+        monkeypatch.setenv(name, value)
+    offered = {tool.name: tool for tool in tools(BRIEF.format(job="work/api/1"))}
+    offered["request_scope"].call({"paths": ["docs/b.md"], "why": "to say it"})
+    assert handin.take(files, results("work")) == ("request_scope", {"paths": ["docs/b.md"], "why": "to say it"})
+    offered["question"].call({"question": "Which currency?"})
+    assert handin.take(files, results("work")) == ("report", {"summary": "blocked", "blockers": ["Which currency?"]})
+    offered = {tool.name: tool for tool in tools(BRIEF.format(job="plan/1"))}
+    offered["question"].call({"question": "Which currency?"})
+    assert handin.take(files, results("plan")) == ("ask_questions", {"questions": ["Which currency?"]})
 
 
 def test_outside_a_cell_it_offers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -346,6 +346,7 @@ def test_a_signed_run(tmp_path: Path) -> None:
         ["git", "-c", allowing, "verify-tag", tag], cwd=world.repo, env=world.env, capture_output=True
     )
     assert b'Good "git" signature for ada' in checked.stderr, checked.stderr
+    assert "orchgit/" not in world.run("audit").err
     # Made again after a crash it is the same, and is not somebody else's to move.
     before = world.git("rev-parse", f"refs/tags/{tag}")
     world.git("update-ref", "-d", f"refs/orchgit/runs/{world.name}")
@@ -354,6 +355,7 @@ def test_a_signed_run(tmp_path: Path) -> None:
     assert publish.checkpoint(door, store, run, everything=True, key=str(key), tag=True).commit
     assert world.git("rev-parse", f"refs/tags/{tag}") == before
     world.git("tag", "-f", "-m", "mine", tag, "HEAD~1")
+    assert f"refs/tags/{tag} names no event of the log" in world.run("audit", code=None).out
     world.git("update-ref", "-d", f"refs/orchgit/runs/{world.name}")
     unpublished = publish.checkpoint(door, store, run, everything=True, key=str(key), tag=True)
     assert (unpublished.commit, "git could not take it" in unpublished.why) == ("", True)

@@ -1,11 +1,13 @@
-"""The Claude Code plugin: whole, naming only commands that there are, with a hook that knows the scope."""
+"""The Claude Code plugin: whole, naming only commands that there are, with a hook that knows the scope.
+
+With the real Claude Code, from npm: pytest -m whole tests/hooks/test_plugin.py
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +22,8 @@ from orchgit.cli.plugin import place
 from orchgit.core.scope import Scope, hook_rules
 from orchgit.git import cells
 from orchgit.githooks import install_cell
+from tests.support.cli_server import CliServer
+from tests.support.clis import installed
 from tests.support.repos import repository
 from tests.support.scenario import SOURCE, bare_world
 
@@ -99,11 +103,11 @@ def edit(cell: cells.Cell, path: str, cwd: str = ".") -> dict[str, object]:
 
 
 def test_the_hook_knows_the_scope(cell: cells.Cell) -> None:
-    for path in ("src/a.py", f"{cell.work}/src/new/b.py", "lock.json", str(cell.tmp / "scratch")):
+    for path in (f"{cell.work}/src/new/b.py", "lock.json", str(cell.tmp / "scratch")):
         assert hook(cell, edit(cell, path)) == (0, ""), path
     for path, why in (
-        ("docs/a.md", "no pattern"), (f"{cell.work}/docs/a.md", "no pattern"), ("src/secret/k", "denies"),
-        ("src/../docs/a.md", "no pattern"), ("src/out/a.md", "no pattern"), ("src/package.json", "protected"),
+        ("src/secret/k", "denies"), ("src/../docs/a.md", "no pattern"), ("src/out/a.md", "no pattern"),
+        ("src/package.json", "protected"),
     ):  # fmt: skip
         code, words = hook(cell, edit(cell, path))
         assert code == 2, path
@@ -128,17 +132,46 @@ def test_what_is_not_as_expected_passes(cell: cells.Cell, tmp_path: Path) -> Non
     assert hook(cell, {"cwd": str(tmp_path), "tool_input": {"file_path": "x"}})[0] == 0
 
 
-@pytest.mark.skipif(
-    not shutil.which("claude"), reason="Claude Code (`claude`) is not on PATH; npm install -g @anthropic-ai/claude-code"
-)
-def test_claude_code_itself_finds_it_valid(tmp_path: Path) -> None:
-    env = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
-        "CLAUDE_CONFIG_DIR": str(tmp_path),
-        "DISABLE_AUTOUPDATER": "1",
-    }
-    done = subprocess.run(
-        ["claude", "plugin", "validate", str(PLUGIN)], env=env, capture_output=True, text=True, check=False, timeout=60
-    )
+# -- the real Claude Code ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["claude", "claude-old"])
+def claude(request: pytest.FixtureRequest) -> Path:
+    place = installed(request.param)
+    if isinstance(place, str):
+        pytest.skip(place)
+    return place / "claude"
+
+
+def at_home(root: Path, **more: str) -> dict[str, str]:
+    quiet = {"DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_TELEMETRY": "1"}
+    return {"PATH": os.environ["PATH"], "HOME": str(root), "CLAUDE_CONFIG_DIR": str(root / "config"), **quiet, **more}
+
+
+@pytest.mark.whole
+def test_claude_code_finds_it_valid(claude: Path, tmp_path: Path) -> None:
+    argv = [str(claude), "plugin", "validate", str(PLUGIN)]
+    done = subprocess.run(argv, env=at_home(tmp_path), capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.whole
+def test_claude_code_asks_the_hook_before_it_writes(claude: Path, cell: cells.Cell, tmp_path: Path) -> None:
+    hook(cell, {})  # makes the `orchgit` that it finds on PATH
+    paths = (f"{cell.work}/docs/evil.md", f"{cell.work}/src/new.py")
+    writes = [{"calls": [{"tool": "Write", "input": {"file_path": path, "content": "x"}}]} for path in paths]
+    turns = [*writes, {"text": "done"}]
+    with CliServer({"jobs": {"work/api/1": turns}, "default": {}}) as server:
+        env = at_home(tmp_path, ANTHROPIC_BASE_URL=server.url, ANTHROPIC_API_KEY="sk-ant-test-0123456789")
+        env |= {handin.BRIEF: "/somewhere", "PYTHONPATH": str(SOURCE), "PATH": f"{cell.root}/bin:{env['PATH']}"}
+        argv = [str(claude), "-p", "--output-format", "stream-json", "--verbose", "--plugin-dir", str(PLUGIN)]
+        argv += ["--permission-mode", "acceptEdits"]
+        done = subprocess.run(argv, input="orchgit-job: work/api/1\nDo it.", env=env, cwd=cell.work, text=True,
+                              capture_output=True, check=False, timeout=180)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "is outside your scope (no pattern of the scope covers it)" in done.stdout
+    assert "orchgit:orchestrator" in done.stdout
+    assert "orchgit:approve" in done.stdout
+    assert not list((cell.work / "docs").iterdir())
+    assert (cell.work / "src/new.py").read_text() == "x"
+    (cell.work / "src/new.py").unlink()

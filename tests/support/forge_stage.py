@@ -7,11 +7,15 @@ with stage(tmp_path) as here:        # people: bot (we), lea (write), rea (read)
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from orchgit.forge import Forge, Key, connect
@@ -54,18 +58,34 @@ class Stage:
         return ask(self.root, "rev-parse", "HEAD")
 
 
+@cache
+def _first() -> Path:
+    """A clone and its bare repository, with one commit: made once, copied for each stage."""
+    where = Path(tempfile.mkdtemp(prefix="orchgit-stage-"))
+    atexit.register(shutil.rmtree, where, ignore_errors=True)
+    root, bare = where / "clone", where / "shop.git"
+    root.mkdir()
+    for place in ("--bare", str(bare)), (str(root),):
+        git(where, "init", "-q", "-b", "main", "--template=", *place)
+    (root / "a.txt").write_text("".join(f"line {n}\n" for n in range(1, 21)))
+    git(root, "add", "-A")
+    git(root, "commit", "-q", "-m", "first")
+    git(root, "push", "-q", str(bare), "main")
+    return where
+
+
 @contextmanager
 def stage(where: Path) -> Iterator[Stage]:
     root = where / "clone"
-    root.mkdir()
+    shutil.copytree(_first() / "clone", root)
+    shutil.copytree(_first() / "shop.git", where / "github" / "acme" / "shop.git")
     with GitHub(where / "github") as github:
         for login, permission in (("acme", "admin"), ("bot", "write"), ("lea", "write"), ("rea", "read")):
             github.person(login, permission)
-        git(root, "init", "-q", "-b", "main")
-        git(root, "remote", "add", "origin", github.clone_url)
-        here = Stage(github, root)
-        here.push("main", {"a.txt": "".join(f"line {n}\n" for n in range(1, 21))})
-        yield here
+        with (root / ".git" / "config").open("a") as config:
+            config.write(f'[remote "origin"]\n\turl = {github.clone_url}\n')
+            config.write("\tfetch = +refs/heads/*:refs/remotes/origin/*\n")
+        yield Stage(github, root)
         assert github.problems == []
 
 

@@ -79,8 +79,6 @@ class GitHub:
         if not self.bare.exists():
             self.bare.parent.mkdir(parents=True, exist_ok=True)
             subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(self.bare)], check=True)
-            with (self.bare / "config").open("a") as config:
-                config.write("[http]\n\treceivepack = true\n[uploadpack]\n\tallowAnySHA1InWant = true\n")
         if not _SPEC:
             _SPEC.append(Spec())
         self._server = ThreadingHTTPServer(("127.0.0.1", port), _Handler)
@@ -418,7 +416,8 @@ class _Handler(BaseHTTPRequestHandler):
             "REMOTE_ADDR": "127.0.0.1", "CONTENT_TYPE": self.headers.get("Content-Type", ""),
             "CONTENT_LENGTH": str(len(data)), "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
             "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "HOME": "/nonexistent",
-            "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*",
+            "GIT_CONFIG_COUNT": "2", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*",
+            "GIT_CONFIG_KEY_1": "http.receivepack", "GIT_CONFIG_VALUE_1": "true",
         }  # fmt: skip
         done = subprocess.run(["git", "http-backend"], input=data, env=env, capture_output=True, check=False)
         head, _, answer = done.stdout.partition(b"\r\n\r\n")

@@ -73,6 +73,9 @@ class Facts(Protocol):
     def blob(self, digest: str) -> Literal["here", "changed", "missing", "elsewhere"]:
         """A blob of the run, by SHA-256. elsewhere: this is not the machine of the run, and it was not published."""
 
+    def sealed(self) -> tuple[str, str] | None:
+        """(commit, message) of the run's own tag; None where there is none, or it is no tag with words."""
+
     def signature(self, commit: str) -> str:
         """Of a checkpoint, armoured; "" for none."""
 
@@ -153,7 +156,11 @@ def trailers(message: str) -> dict[str, list[str]]:
 
 def attested(commit: Commit | None) -> tuple[int, str] | None:
     """The event that a commit names: its seq and hash. A commit may be anybody's, and say anything."""
-    said = trailers(commit.message).get("Orchgit-Log", []) if commit else []
+    return named(commit.message) if commit else None
+
+
+def named(message: str) -> tuple[int, str] | None:
+    said = trailers(message).get("Orchgit-Log", [])
     match = re.fullmatch(r"([0-9]{1,15})@sha256:([0-9a-f]{64})", said[0]) if said else None
     return (int(match[1]), match[2]) if match else None
 

@@ -16,6 +16,7 @@ from orchgit.core.audit.model import (
     attested,
     first_parents,
     merge_trailers,
+    named,
     trailers,
 )
 from orchgit.core.plan import printable
@@ -316,6 +317,23 @@ def _replaced(reading: Reading, facts: Facts) -> Iterator[Said]:
             yield Found("git", said)
 
 
+def _tag(reading: Reading, facts: Facts) -> Iterator[Said]:
+    """A tag of another's making may say anything; one that names an event is held to it."""
+    tag = facts.sealed()
+    if tag is None or reading.unread:
+        return
+    commit, message = tag
+    said, where = named(message), f"refs/tags/orchgit/{reading.run.id}"
+    if said is None:
+        yield Note(f"{where} names no event of the log: it is not the engine's")
+        return
+    ended = [ev for ev in reading.events if isinstance(ev.body, e.RunCompleted) and (ev.seq, ev.hash) == said]
+    if not ended:
+        yield Found(where, f"it names event {said[0]}, and with that this run did not end")
+    elif isinstance(ended[0].body, e.RunCompleted) and ended[0].body.tip != commit:
+        yield Found(where, f"it is on {commit}, and the run ended at {ended[0].body.tip}")
+
+
 def _law(name: str, sentence: str, check: Callable[[Reading, Facts], Iterator[Said]]) -> Law:
     return Law(f"git.{name}", sentence, check, needs_git=True)
 
@@ -335,4 +353,5 @@ LAWS = (
     _law("tip", "The integration branch stands where the log has it.", _tip),
     _law("history", "The integration branch holds the recorded merges and nothing else.", _history),
     _law("branches", "Every worker's branch stands where the engine left it.", _branches),
+    _law("tag", "The run's own tag, if there is one, is on the commit that it ended with.", _tag),
 )
