@@ -251,6 +251,7 @@ class _Run:
         self.job.record({"kind": "fresh", "text": said})
         self.job.progress("the context window is full; going on in a fresh conversation")
         self.conversation, self.seen_tokens = [], 0
+        self.before, self.same = None, 0  # it cannot know that it did the same before
         self._say(Text(said))
         self.unseen += self.preamble
 

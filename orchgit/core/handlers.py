@@ -296,6 +296,7 @@ def _agent_waiting(run: Run, event: e.Event) -> Run:
 
 
 def _agent_waited(run: Run, event: e.Event) -> Run:
+    need(event.cause in run.waits, "its agent does not wait")
     return replace(run, waits={k: v for k, v in run.waits.items() if k != event.cause})
 
 

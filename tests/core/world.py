@@ -93,7 +93,7 @@ ROUGH = Odds(
     whole=0.15, reassign=0.15, undecided=0.06, findings=0.5, homeless=0.2, no_cell=0.05, stale=0.05,
     moved=0.06, no_ship=0.15, again=0.1, unsaid=0.1, picky=0.3, human=0.05, abort=0.002, crash=0.03,
 )  # fmt: skip
-WILD = replace(ROUGH, human=0.2, abort=0.01, crash=0.15, fails=0.3, again=0.2)
+WILD = replace(ROUGH, human=0.2, abort=0.01, crash=0.15, fails=0.3, again=0.2, broke=0.2)
 # Everybody works side by side, and the tip is never where it was.
 MOVING = Odds(
     wish=0.2, broke=0.1, clash=0.3, stale=0.3, moved=0.3, findings=0.8, fails=0.1, crash=0.02, human=0.1, abort=0.003
@@ -536,6 +536,9 @@ class Watch:
         things = [(type(p.body), *(getattr(p.body, n, "") for n in named)) for p in after.pending.values()]
         assert len(things) == len(set(things)), f"two requests for one thing: {things}"
         assert sum(1 for p in after.pending.values() if isinstance(p.body, e.MergePrepared | e.MergeRequested)) <= 1
+        if isinstance(body, THINKERS):
+            used_up = [b.id for b in before.open_blockers("") if b.kind == "budget"]
+            assert not used_up, f"{body.type}, and the budget of the run is used up: {used_up}"
         busy = [n for n, w in after.works.items() if w.stage in (HOUSED | {"assigned"}) - {"asking", "halted", "ready"}]
         if after.phase != "aborting":  # all that was waiting is set aside then, at once
             assert len(busy) <= after.settings.parallel, f"too many at work: {busy}"

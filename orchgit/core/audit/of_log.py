@@ -89,7 +89,7 @@ def _digests(body: e.Body) -> list[tuple[str, str]]:
             return [("configuration", body.config)]
         case e.IssueRead():
             return [("issue", body.text)]
-        case e.AgentRequested() | e.ScopeAsked():
+        case e.AgentRequested() | e.ScopeAsked() | e.AgentHalted() | e.AgentWaiting():
             return [("session", body.session)]
         case e.AgentStarted():
             return [("brief", body.brief)]
