@@ -14,8 +14,8 @@ import socket
 import sys
 import tempfile
 from ast import literal_eval
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,9 @@ def limits(pid):
     return "could set the engine's resource limits"
 def connect(family, kind, address):
     end = _socket.socket(family, kind)
+    if isinstance(address, str):
+        os.chdir(os.path.dirname(address))  # an address has room for 107 bytes, and directories may be deep
+        address = os.path.basename(address)
     try:
         end.settimeout(1)
         end.connect(address)
@@ -169,13 +172,13 @@ def prove(
             file.write("x")
         addresses: list[tuple[Any, ...]] = []
 
-        def listen(name: str, family: int, kind: int, address: Any) -> socket.socket:
+        def listen(name: str, family: int, kind: int, address: Any, told: str = "") -> socket.socket:
             listener = undo.enter_context(socket.socket(family, kind))
             listener.bind(address)
             listener.setblocking(False)
             if kind == socket.SOCK_STREAM:
                 listener.listen()
-            addresses.append((name, int(family), int(kind), listener.getsockname()))
+            addresses.append((name, int(family), int(kind), told or listener.getsockname()))
             return listener
 
         mail = None
@@ -185,7 +188,8 @@ def prove(
             if sys.platform.startswith("linux"):
                 listen(ABSTRACT, socket.AF_UNIX, socket.SOCK_STREAM, f"\0{token}".encode())
         if (temporary := tempfile.gettempdir()) and place.startswith(os.path.realpath(temporary) + "/"):
-            listen(SOCKET, socket.AF_UNIX, socket.SOCK_STREAM, os.path.join(place, "socket"))
+            path = os.path.join(place, "socket")
+            listen(SOCKET, socket.AF_UNIX, socket.SOCK_STREAM, undo.enter_context(_short(path)), path)
         job = {
             "writable": confinement.writable,
             "tmp": confinement.tmp,
@@ -212,6 +216,19 @@ def prove(
     # A datagram is sent without an answer, into a network of its own just as well: what counts is whether it came.
     lost = Probe(DATAGRAM, True, "it did not arrive")
     return [lost if p.name == DATAGRAM and not p.prevented and not arrived else p for p in found]
+
+
+@contextmanager
+def _short(path: str) -> Iterator[str]:
+    """Another name for it, that fits into the address of a socket."""
+    if not os.path.isdir("/proc/self/fd"):
+        yield path
+        return
+    fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}/{os.path.basename(path)}"
+    finally:
+        os.close(fd)
 
 
 def _arrived(mail: socket.socket) -> bool:

@@ -11,6 +11,7 @@ import stat
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -665,7 +666,12 @@ def prove(place: Place, way: str, secret: str | None = None) -> list[canary.Prob
 
 
 @PREVENTING
-def test_the_canary_lives(place: Place, way: str) -> None:
+@pytest.mark.parametrize("depth", [0, 120])
+def test_the_canary_lives(place: Place, way: str, depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`depth`: of the user's temporary directory, in characters; an address of a socket has no room for so many."""
+    deep = place.outside.parent / ("d" * depth or "d")
+    deep.mkdir(exist_ok=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
     level = sandbox(way).probe()
     assert isinstance(level, Level)
     hidden = replace(place, confinement=replace(place.confinement, hidden=(str(place.precious),)))
