@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,9 @@ def test_how_claude_is_started(desk: Desk) -> None:
     work = desk.place.cell.work
     rules = json.loads(after("--settings"))["permissions"]
     assert rules["defaultMode"] == "dontAsk"
-    assert rules["allow"] == ["Read", "Glob", "Grep", "Bash", f"Edit(/{work}/src/**)"]
+    offered = ["mcp__orchgit"] if find_spec("mcp") else []  # its own server, and only where the package is there
+    assert rules["allow"] == ["Read", "Glob", "Grep", "Bash", *offered, f"Edit(/{work}/src/**)"]
+    assert ("--mcp-config" in argv) is bool(offered)
     assert f"Edit(/{work}/src/gen/**)" in rules["deny"]
     assert after("--append-system-prompt").startswith("You are a worker.")
     assert set(json.loads(after("--json-schema"))["properties"]) == {"report", "request_scope"}
@@ -183,7 +186,7 @@ def test_how_claude_is_started(desk: Desk) -> None:
     desk.again(job={"role": "reviewer", "tools": ("read", "bash"), "allow": (), "deny": ()})
     argv = desk.starts[1]["argv"]
     assert after("--tools") == "Read,Bash"
-    assert json.loads(after("--settings"))["permissions"]["allow"] == ["Read", "Bash"]
+    assert json.loads(after("--settings"))["permissions"]["allow"] == ["Read", "Bash", *offered]
 
 
 def test_how_codex_is_started(desk: Desk) -> None:
