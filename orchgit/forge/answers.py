@@ -46,7 +46,6 @@ class Label(Answer):
 
 class Permissions(Answer):
     push: bool = False
-    admin: bool = False
 
 
 class Parent(Answer):
@@ -59,7 +58,6 @@ class Repository(Answer):
     disabled: bool = False
     fork: bool = False
     has_issues: bool = True
-    allow_merge_commit: bool | None = None
     parent: Parent | None = None
     permissions: Permissions | None = None
 
@@ -100,7 +98,6 @@ class CommentAnswer(Answer):
 class Branch(Answer):
     ref: Text
     sha: Text
-    repo: Parent | None = None  # null once a fork is deleted
 
 
 class ChangeAnswer(Answer):

@@ -182,9 +182,7 @@ class GitHub:
             if there is None:
                 there = self._client.once(
                     lambda: self._note(number, key),
-                    lambda: a.parse(a.CommentAnswer, self._client.create("POST", at, {"body": body})).comment(
-                        self.me()
-                    ),
+                    lambda: self._comment(self._client.create("POST", at, {"body": body})),
                 )
                 if there.body != body:
                     there = self._edit(there.id, body) or there

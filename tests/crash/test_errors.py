@@ -44,8 +44,12 @@ def test_refused_at_the_last_thing_that_is_published(lab: Lab) -> None:
     engines_own: Fault = {"classes": 1, "match": "tmp_obj_orchgit"}
     world = lab.fresh()
     ran = lab.engines.run(world, *world.start_args(lab.book, "--yes"), fault={"kind": "count", **engines_own})
-    result = lab.error({"kind": "call", "number": ran.counted, "action": "once", "errno": errno.EDQUOT, **engines_own})
-    assert result.wrong == [], f"{result.where}\n{result.said}"
+    for number in (ran.counted, ran.counted - 3):  # who is merged first decides how many trees there are
+        refused: Fault = {"kind": "call", "number": number, "action": "once", "errno": errno.EDQUOT, **engines_own}
+        result = lab.error(refused)
+        assert result.wrong == [], f"{result.where}\n{result.said}"
+        if result.fired:
+            break
     assert (result.fired, result.where[0].endswith("-> 3")) == (1, True)
 
 

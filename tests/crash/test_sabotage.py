@@ -124,7 +124,9 @@ def unsynced(lab: Lab, *without: str) -> list[str]:
     unsynced at a moment belongs to the event being written.
     """
     world = lab.fresh()
-    world.commit({".orchestration/config.toml": "[run]\nparallel = 1\n"})
+    config = world.repo / ".orchestration" / "config.toml"
+    before = config.read_text() if config.exists() else ""  # its sandbox is the one that was proved for all engines
+    world.commit({".orchestration/config.toml": before + "[run]\nparallel = 1\n"})
     trace = Path(place()) / f"trace-{world.root.parent.name}-{world.root.name}"
     ran = lab.engines.run(
         world, *world.start_args(lab.book, "--yes"), fault={"kind": "count"}, trace=str(trace), without=tuple(without)
