@@ -409,7 +409,7 @@ def test_costs_tokens_and_models_are_in_the_log(made: Clone) -> None:
     spent = {row["agent"]: row for row in report["costs"]}
     assert spent["test-agent"]["tokens_in"] == 3 * 3000
     assert sum(row["cost_micro"] for row in spent.values()) == sum(body.cost_micro or 0 for body in exits)
-    assert "| test-agent | 1 | 9000 | 450 |" in made.orchgit("report")
+    assert "| test-agent | 1 | 3 | 9000 | 66 % | 450 |" in made.orchgit("report")
 
 
 def test_overload_and_a_cut_stream_are_no_failure(made: Clone) -> None:
