@@ -83,10 +83,13 @@ def test_what_landed_is_what_the_workers_made_and_nothing_else(seed: int) -> Non
 def rows() -> tuple[frozenset[tuple[str, str]], frozenset[tuple[str, str]]]:
     run_rows: set[tuple[str, str]] = set()
     work_rows: set[tuple[str, str]] = set()
-    for seed in range(1000, 1105):
+    # First those that went far when this was written; what else the world does moves them, and then more are tried.
+    for seed in (1180, 1212, 1068, 1061, 1040, 1036, *range(1000, 1400)):
         done = sim(seed, (ROUGH, WILD, MOVING)[seed % 3], forge=seed % 4 == 0).drive()
         run_rows |= done.run_rows
         work_rows |= done.work_rows
+        if run_rows >= set(RUN_MOVES) and work_rows >= set(WORK_MOVES):
+            break
     return frozenset(run_rows), frozenset(work_rows)
 
 
