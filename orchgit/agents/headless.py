@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
+from itertools import chain
 from typing import Any, Protocol
 
 from orchgit.agents import Job, Outcome, ResultTool, Status, Usage, handin
@@ -464,21 +465,22 @@ def mcp_server() -> list[str]:
 
 # -- what the sandbox refused --------------------------------------------------------------------------------
 
-_WHY = r"(?:Permission denied|Read-only file system|permission denied|read-only file system)"
+_WHY = r"(?:[Pp]ermission denied|[Rr]ead-only file system)"
 _DENIED = re.compile(
     # A redirection of a shell's; "cannot touch 'x'"; Python; Node.
-    rf"(?:\bline \d+: |\bsh: \d+: cannot create |\bcannot [a-z ]+ )(?P<a>[^\n:]{{1,300}}): {_WHY}$"
-    rf"|Errno (?:13|30)\] {_WHY}: (?P<b>'[^'\n]{{1,300}}')"
-    rf"|(?:EACCES|EROFS): {_WHY}, \w+ (?P<c>'[^'\n]{{1,300}}')"
-    rf"|(?P<d>[^\s:'\"]{{1,300}}): Read-only file system",
-    re.MULTILINE,
+    rf"(?:\bline \d+: |\bsh: \d+: cannot create |\bcannot (?:[a-z]+ ){{1,4}})(?P<a>[^:]{{1,300}}+): {_WHY}$"
+    rf"|Errno (?:13|30)\] {_WHY}: (?P<b>'[^']{{1,300}}')"
+    rf"|(?:EACCES|EROFS): {_WHY}, \w+ (?P<c>'[^']{{1,300}}')"
+    rf"|(?<![^\s:'\"])(?P<d>[^\s:'\"]{{1,300}}+): Read-only file system"
 )
+LINE_CHARS = 400  # of a line that tells of one: a match holds the interpreter, and who wrote the line may want that
 
 
 def denied(text: str, workdir: str) -> Iterable[tuple[str, str]]:
     """(path, the words) of writes that failed, as far as a tool's output tells: a claim, for the log to show."""
     seen: dict[str, str] = {}
-    for found in _DENIED.finditer(text[:RESULT_CHARS]):
+    lines = (line for line in text[:RESULT_CHARS].split("\n") if len(line) <= LINE_CHARS)
+    for found in chain.from_iterable(map(_DENIED.finditer, lines)):
         path = next(part for part in found.groups() if part).strip("'‘’\"")
         path = os.path.relpath(os.path.join(workdir, path), workdir)
         seen.setdefault(path, found[0][-200:])

@@ -25,6 +25,7 @@ from orchgit.agents import Job, Limits, Outcome, backend, headless
 from orchgit.agents.budget import Ledger
 from orchgit.agents.claude import _rule
 from orchgit.agents.headless import denied, report_schema
+from orchgit.agents.toolbox import RESULT_CHARS
 from orchgit.core.events import Budget
 from orchgit.git import cells
 from orchgit.sandbox import Network
@@ -548,3 +549,17 @@ def test_what_counts_as_denied() -> None:
     )
     assert [path for path, _ in denied(text, "/w")] == ["docs/x", "docs/y", "docs/z z", "docs/p", "docs/n"]
     assert not list(denied("a book on Permission denied and how to live with it", "/w"))
+    made = "mkdir: cannot create directory ‘docs/d’: Permission denied\n"
+    made += "cp: cannot create regular file 'docs/f': Read-only file system"
+    assert [path for path, _ in denied(made, "/w")] == ["docs/d", "docs/f"]
+
+
+@pytest.mark.parametrize("piece", [
+    "cannot ", "cannot\n", "line 1: ", "line 1: a", "a:", "Errno 13] Permission denied: '", "EACCES: ",
+    "sh: 1: cannot create ", "cannot a b c d e " * 23 + "\n", "a" * 399 + "\n", "cannot " * 57 + "\n",
+])  # fmt: skip
+def test_no_output_takes_long_to_judge(piece: str) -> None:
+    """A match holds the interpreter: the engine, all other agents, and Ctrl-C wait for it."""
+    began = time.process_time()
+    assert not list(denied((piece * RESULT_CHARS)[:RESULT_CHARS], "/w"))
+    assert time.process_time() - began < 0.3
