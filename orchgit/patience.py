@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from orchgit.core import events as e
 
 FIRST_S, LONGEST_S = 15.0, 600.0  # where a service does not say how long: doubled each time
+NEVER_S = 366 * 86_400.0  # as good as: a service, or who speaks in its name, may say any number
 POLL_S = 0.5
 
 
@@ -33,8 +34,9 @@ def epoch_s(text: str) -> float:
 class Patience:
     """Which backends want no calls, and until when. One for all agents of an engine; safe from any thread."""
 
-    def __init__(self, waits: Iterable[e.AgentWaiting] = ()) -> None:
-        """`waits`: those that the engine before this one left."""
+    def __init__(self, longest_s: float, waits: Iterable[e.AgentWaiting] = ()) -> None:
+        """`longest_s`: on the word of one, the others are not held for longer. `waits`: what the last engine left."""
+        self._longest_s = longest_s
         self._until: dict[str, float] = {}
         self._lock = threading.Lock()
         for wait in waits:
@@ -46,14 +48,17 @@ class Patience:
 
     def limited(self, backend: str, retry_after_s: float | None, tries: int) -> float:
         """The service asked for patience, for the `tries`-th time in a row (from 0). Until when (epoch, seconds)."""
-        wait_s = retry_after_s or 0.0
+        wait_s = min(max(0.0, retry_after_s or 0.0), NEVER_S)
         if not wait_s or tries:
             wait_s = max(wait_s, min(LONGEST_S, FIRST_S * 2**tries))
         with self._lock:
             now = time.time()
             until = self._until.get(backend, 0.0)
-            if until <= now:
-                until = self._until[backend] = now + wait_s
+            if until > now:
+                return until
+            until = now + wait_s
+            if wait_s <= self._longest_s:
+                self._until[backend] = until
             return until
 
 

@@ -270,7 +270,7 @@ class Session:
             assert self.confined is not None
             sandbox = furnish(*self.confined, config, door, place)
             run = self.runner.run
-            patience = Patience(run.waits.values())
+            patience = Patience(config.agents.patience_s, run.waits.values())
             team = Agents(config, people, log, sandbox, sandbox.level, self._progress, ledger(run, log), patience)
             overlay = config.cells.overlay == "auto" and sandbox.level.prevented and not overlay_works(str(place))
             writer = self._connected if config.forge.kind != "local" else None

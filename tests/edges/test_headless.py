@@ -26,9 +26,11 @@ from orchgit.agents.budget import Ledger
 from orchgit.agents.claude import _rule
 from orchgit.agents.headless import denied, report_schema
 from orchgit.agents.toolbox import RESULT_CHARS
-from orchgit.core.events import Budget
+from orchgit.core.events import Budget, Used
 from orchgit.git import cells
+from orchgit.patience import Patience
 from orchgit.sandbox import Network
+from orchgit.stint import Stint
 from tests.support import fake_cli
 from tests.support.messages_server import check_strict
 from tests.support.repos import Repo, repository, sandbox
@@ -340,6 +342,34 @@ def test_a_service_that_wants_patience(desk: Desk) -> None:
     words = "You've hit your usage limit. Upgrade, or try again in 2 days 3 hours 5 minutes."
     outcome = desk.run(CODEX, "init(); " + FAILED % words)
     assert (outcome.status, outcome.retry_after_s) == ("limited", 2 * 86_400 + 3 * 3600 + 300)
+
+
+LIMITED = """init(); say({"type": "rate_limit_event", "rate_limit_info": {"status": "rejected", "resetsAt": %s}})
+last(1, api_error_status=429, is_error=True, structured_output=None, result="limit")"""
+
+
+def stint(desk: Desk, held: Patience, patience_s: int) -> Outcome:
+    job = replace(
+        _job(desk), results=results("work"), workdir=str(desk.place.cell.work), model="claude-sonnet-5-5",
+        purse=Ledger(Budget(), Budget()).purse(Limits(), ()),
+    )  # fmt: skip
+    made = Stint(backend(desk.name), desk.place.clock, desk.stop, held, patience_s, lambda data: "", Used())
+    return made.work(job, lambda note: None)
+
+
+@pytest.mark.parametrize(("stream", "script"), [
+    (NEW, LIMITED % 'float("inf")'), (NEW, LIMITED % 'float("nan")'), (NEW, LIMITED % "1e13"),
+    (NEW, LIMITED % "time.time() + 1e7"), (NEW, LIMITED % "-10**400"),
+    (CODEX, "init(); " + FAILED % "usage limit, try again in 99999999999999 days"),
+    (CODEX, "init(); " + FAILED % f"usage limit, try again in {'9' * 400} days"),
+])  # fmt: skip
+def test_an_odd_limit_holds_nobody_else(desk: Desk, stream: str, script: str) -> None:
+    """Its stream can be written by whatever runs beside it: no number in it ends the engine, or stops the others."""
+    desk.install(stream, script)
+    held = Patience(10)
+    outcome = stint(desk, held, 10)
+    assert (outcome.status, "patience_s is 10" in outcome.message) == ("unavailable", True), outcome
+    assert held.held_s(desk.name) == 0
 
 
 def test_shared_budgets(desk: Desk) -> None:
