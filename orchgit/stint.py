@@ -19,6 +19,7 @@ from orchgit.core.errors import OrchgitError
 from orchgit.patience import Patience, epoch_s, rfc3339, wait
 
 MAX_MESSAGE = 1000
+MOST_WAITS = 100  # of one agent: then something else is wrong
 
 
 class Stint:
@@ -42,26 +43,32 @@ class Stint:
         self, job: agents.Job, emit: Callable[[e.Body], None], note: e.AgentWaiting | None = None
     ) -> agents.Outcome:
         """Until it ends. `note`: what it waits for already."""
-        tries, since = 0, note.since if note else ""
+        waits = tries = 1 if note else 0
+        since_s = epoch_s(note.since) if note else 0.0
         while True:
             if note:
                 if not wait(epoch_s(note.until), self._stop):
                     outcome = agents.Outcome("stopped", message="the engine asked it to stop, while it waited")
                     break
                 emit(e.AgentWaited(job.agent))
+            begun_s = time.time()
             outcome = self._once(job)
             self._usage = plus(self._usage, outcome.usage)
             if outcome.status != "limited":
                 break
-            if outcome.usage.output or not since:
-                tries, since = 0, rfc3339(time.time())
+            # It stands still while the agent works, and is never set back: what it says of its work proves nothing.
+            now_s = time.time()
+            since_s = since_s + now_s - begun_s if since_s else now_s
             until = self._patience.limited(self._backend.name, outcome.retry_after_s, tries)
-            tries += 1
-            if until - epoch_s(since) > self._patience_s:
-                why = f"{outcome.message}; it would wait until {rfc3339(until)}, and patience_s is {self._patience_s}"
-                outcome = agents.Outcome("unavailable", message=why, hint="later: orchgit resume")
+            if until - since_s > self._patience_s or waits == MOST_WAITS:
+                why = f"it would wait until {rfc3339(until)}, and patience_s is {self._patience_s}"
+                why = f"it has waited {waits} times" if waits == MOST_WAITS else why
+                outcome = agents.Outcome(
+                    "unavailable", message=f"{outcome.message}; {why}", hint="later: orchgit resume"
+                )
                 break
-            note = self._note(job, outcome, until, since)
+            waits, tries = waits + 1, 1 if outcome.usage.output else tries + 1
+            note = self._note(job, outcome, until, rfc3339(since_s))
             emit(note)
             if outcome.session:
                 job = replace(job, session=outcome.session, answer="")

@@ -444,8 +444,8 @@ class AgentExited(Body):
 class AgentWaiting(Body):
     """Its service asked for patience: nothing failed, and the agent goes on by itself, also under another engine.
 
-    `session` is where it stopped (a blob; "": it begins anew), `used` what it has taken so far, `since` when this wait
-    began: one that is asked for again and again still has an end.
+    `session` is where it stopped (a blob; "": it begins anew), `used` what it has taken so far, `since` when it began
+    to wait, put later by the time that it worked in between: what is asked for again and again still has an end.
     """
 
     type = "agent.waiting"

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from orchgit import wire
+from orchgit import patience, wire
 from orchgit.agent_run import Place, confined, refusal, results
 from orchgit.agents import Job, Limits, Outcome, backend, headless
 from orchgit.agents.budget import Ledger
@@ -370,6 +370,24 @@ def test_an_odd_limit_holds_nobody_else(desk: Desk, stream: str, script: str) ->
     outcome = stint(desk, held, 10)
     assert (outcome.status, "patience_s is 10" in outcome.message) == ("unavailable", True), outcome
     assert held.held_s(desk.name) == 0
+
+
+@pytest.mark.parametrize(("patience_s", "most", "why"), [(3, 100, "patience_s is 3"), (600, 3, "waited 3 times")])
+def test_waits_end_though_it_says_that_it_works(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, patience_s: int, most: int, why: str
+) -> None:
+    """Each time it claims to have written something, and that its service wants no more than a second."""
+    monkeypatch.setattr(patience, "FIRST_S", 0.3)
+    monkeypatch.setattr("orchgit.stint.MOST_WAITS", most)
+    said = "modelUsage={'x': {'outputTokens': int(time.time() * 1000) % 10**9}}"
+    desk.install(NEW, (LIMITED % 1).replace("is_error", f"{said}, is_error"))
+    late = threading.Timer(12, desk.stop.set)
+    late.start()
+    outcome = stint(desk, Patience(patience_s), patience_s)
+    late.cancel()
+    assert (outcome.status, why in outcome.message) == ("unavailable", True), outcome
+    assert outcome.usage.output > 0
+    assert 3 <= len(desk.starts) <= 4
 
 
 def test_shared_budgets(desk: Desk) -> None:
