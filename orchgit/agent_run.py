@@ -36,6 +36,8 @@ from orchgit.stint import Stint
 CHILDREN = "children"
 Emit = Callable[[e.Draft], None]
 MAX_MESSAGE = 1000
+MAX_REFUSED = 20
+MAX_TOLD = 100  # refusals, each an event of its own: many are claims of its output, and have no end
 
 
 class Place:
@@ -219,6 +221,7 @@ class Agents:
         spent = taken(path.read_text("utf-8", "replace").splitlines()) if path.exists() else e.Used()
         spent = waiting.used if waiting and waiting.used.calls >= spent.calls else spent
         refused: list[str] = []
+        told: set[tuple[str, str]] = set()
         if waiting is None:
             emit(
                 e.Draft(
@@ -236,12 +239,18 @@ class Agents:
                 transcript.write(json.dumps({**entry, "ms": stint.ms}, ensure_ascii=False) + "\n")
                 transcript.flush()
                 seen = refusal(entry)
-                if seen is not None:
-                    refused.append(f"{entry.get('tool')}: {seen[1]}"[:300])
-                    if scope_of:
-                        what = f"{entry.get('tool')}: {seen[1]}"[:300]
-                        note = e.ScopeViolationSeen(scope_of[0], scope_of[1], seen[2], what, seen[0])
-                        emit(e.Draft(note, ENGINE, cause))
+                if seen is None:
+                    return
+                layer, words, path = seen
+                what = f"{entry.get('tool')}: {words}"[:300]
+                if len(refused) < MAX_REFUSED:
+                    refused.append(what)
+                if not scope_of or (layer, path or what) in told or len(told) > MAX_TOLD:
+                    return
+                told.add((layer, path or what))
+                if len(told) > MAX_TOLD:
+                    path, what = "", "and more, all in its transcript"
+                emit(e.Draft(e.ScopeViolationSeen(*scope_of, path, what, layer), ENGINE, cause))
 
             job = agents.Job(
                 role=role, purpose=purpose, key=key, agent=name, system=system, brief=text,
@@ -262,7 +271,7 @@ class Agents:
                 e.AgentExited(
                     name, outcome.status, outcome.message[:MAX_MESSAGE], stint.ms,
                     u.calls, u.input, u.output, u.cache_read, u.cache_write, u.cost_micro,
-                    self.store.put(path.read_bytes()), tuple(refused[:20]), outcome.conversation[:100],
+                    self.store.put(path.read_bytes()), tuple(refused), outcome.conversation[:100],
                     u.unsure_tokens, u.unsure_micro,
                 ),
                 ENGINE, cause,

@@ -49,6 +49,26 @@ def test_one_that_lies_and_then_works(world: World) -> None:
     world.none_left()
 
 
+def test_a_flood_of_claims_is_told_in_part(world: World) -> None:
+    """What its output says that was refused is in the log once each, and not without end."""
+    world.extra_env["ANTHROPIC_API_KEY"] = KEY
+    flood = """init()
+say({"type": "assistant", "message": {"id": "m1", "model": "x", "usage": {}, "content": [
+    {"type": "tool_use", "id": "t1", "name": "Bash", "input": {"command": "x"}}]}})
+for n in (0, 0, *range(60)):
+    text = " ".join(f"f{n}_{k}: Read-only file system" for k in range(5))
+    say({"type": "user", "message": {"content": [
+        {"type": "tool_result", "tool_use_id": "t1", "is_error": True, "content": text}]}})
+"""
+    install(world.root / "bin", CLAUDE, f"{flood}{WRITE}\nlast()")
+    world.start(book(), "--agent", "api-agent=claude")
+    seen = [ev["data"] for ev in world.events("scope.violation_seen")]
+    paths = [f"f{n}_{k}" for n in range(20) for k in range(5)]
+    assert [s["path"] for s in seen] == [*paths, ""]
+    assert "and more" in seen[-1]["what"]
+    assert len(world.one("agent.exited", member="api-agent")["data"]["refused"]) == 20
+
+
 def test_a_credential_that_is_refused_stops_at_once(world: World) -> None:
     world.extra_env["OPENAI_API_KEY"] = KEY
     failed = 'init(); say({"type": "turn.failed", "error": {"message": "unexpected status 401 Unauthorized"}})'
