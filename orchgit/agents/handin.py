@@ -14,6 +14,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,21 @@ def prepare(tmp: Path, brief: str) -> HandIn:
     """Write the brief where the agent finds it."""
     token = os.urandom(6).hex()
     made = HandIn(tmp / f"orchgit-brief-{token}.md", tmp / f"orchgit-result-{token}.json")
-    fd = os.open(made.brief, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(brief)
+    _reopen(tmp)
+    try:
+        fd = os.open(made.brief, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(brief)
+    except OSError as error:
+        raise OrchgitError(Kind.NO, "the brief cannot be written", str(error), "orchgit resume") from error
     return made
+
+
+def _reopen(tmp: Path) -> None:
+    """Let the engine in again: an agent may have closed the door behind it, for it owns the place."""
+    with suppress(OSError):
+        if tmp.is_dir() and not tmp.is_symlink():
+            tmp.chmod(stat.S_IRWXU)
 
 
 def environment(files: HandIn) -> dict[str, str]:
@@ -55,6 +67,7 @@ def take(files: HandIn, results: Sequence[ResultTool]) -> tuple[str, Mapping[str
 
     ValueError, with words for the agent, when there is something that cannot be taken.
     """
+    _reopen(files.result.parent)
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         fd = os.open(files.result, flags)

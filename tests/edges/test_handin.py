@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,6 +73,41 @@ def test_it_is_no_way_to_a_file_of_somebody_else(files: HandIn, tmp_path: Path) 
     files.result.write_bytes(b'{"report": {"summary": "\xff"}}')
     with pytest.raises(ValueError):
         taken(files)
+
+
+CLOSED = """
+import json, os, sys
+from pathlib import Path
+from orchgit.agents import ResultTool, handin
+from orchgit.core.errors import OrchgitError
+if os.geteuid() == 0:  # for whom no door is closed
+    os.setgid(65534); os.setuid(65534)
+tmp = Path(sys.argv[1], "tmp")
+tmp.mkdir()
+files = handin.prepare(tmp, "do it")
+for mode in (0, 0o500):
+    files.result.write_text(json.dumps({"report": {"summary": "built"}}))
+    tmp.chmod(mode)
+    print(handin.take(files, [ResultTool("report", "Report.", {}, lambda given: given)]))
+    tmp.chmod(mode)
+    files = handin.prepare(tmp, "again")
+    print(files.brief.read_text())
+try:
+    handin.prepare(tmp / "gone", "again")
+except OrchgitError as error:
+    print(error.what)
+"""
+
+
+def test_an_agent_that_closes_its_directory_ends_nothing() -> None:
+    place = tempfile.mkdtemp()
+    try:
+        os.chmod(place, 0o777)
+        done = subprocess.run([sys.executable, "-c", CLOSED, place], capture_output=True, text=True, check=False)
+    finally:
+        shutil.rmtree(place)
+    once = "('report', {'summary': 'built'})\nagain\n"
+    assert (done.stdout, done.stderr) == (f"{once * 2}the brief cannot be written\n", "")
 
 
 def test_the_last_word_counts_and_outside_a_cell_there_is_none(files: HandIn, monkeypatch: pytest.MonkeyPatch) -> None:
