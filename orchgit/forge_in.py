@@ -211,12 +211,20 @@ class Ear:
                     yield _seen(about, what, head, words, comment.author, _id(comment), comment.created_at, comment.url)
 
     def _ended(self, run: Run, about: str, there: ChangeRef) -> Iterator[e.Draft]:
-        """Somebody merged or closed it there."""
+        """Somebody merged or closed it there. What was merged is the run's only if its head was."""
         what = "merged" if there.merged else "closed"
         name = f"change/{there.number}/{what}"
-        if name not in run.outside.heard:
-            yield _seen(about, what, there.merge_sha if there.merged else there.head_sha, "", "somebody", name,
-                        "", there.url)  # fmt: skip
+        if name in run.outside.heard:
+            return
+        if there.merged and about == core.LAST and there.head_sha != core.head(run, about):
+            words = (
+                f"It was merged with that, as {there.merge_sha[:10]}, and what came in beside the run nobody checked. "
+            )
+            words += f"Look at it, then: orchgit ship {run.id} --leave"
+            yield _seen(about, "pushed", there.head_sha, words, "somebody", name, "", there.url)
+            return
+        commit = there.merge_sha if there.merged else there.head_sha
+        yield _seen(about, what, commit, "", "somebody", name, "", there.url)
 
 
 def _asks(run: Run) -> bool:

@@ -2,7 +2,8 @@
 
 Everything is fetched anew into a repository of its own that borrows the objects of the clone at hand, and is judged
 there: nothing in the clone is configured, checked out or believed. What a branch may hold comes from the plan in the
-run's log, the log is audited against git, and the head has to be a commit that the log knows. No log, no pass.
+run's log, the log is audited against git, the head has to be what the log says may be merged, and where it goes has to
+have the commit that the run began at: a pull request brings all that its base has not. No log, no pass.
 """
 
 from __future__ import annotations
@@ -17,16 +18,19 @@ from pathlib import Path
 
 from orchgit import publish
 from orchgit.auditor import Audit
+from orchgit.core import events as e
 from orchgit.core.audit import Told, known, trailers
 from orchgit.core.errors import Kind, OrchgitError
 from orchgit.core.run import Run, branch
 from orchgit.git.door import quoted
 from orchgit.git.history import Judgement, judge_range
 from orchgit.git.user import git_dir, shared_dir
-from orchgit.git.visit import Visitor
+from orchgit.git.visit import DEEPEN, Visitor
 
 INTEGRATION = "integration"
+BASE = "refs/base"  # here: the branch that the run began on, as the remote has it
 MAX_RUNS = 20  # that commits say they are of: each is asked for, and anybody can say it of any number
+LISTED = 20  # commits, by their ids
 _BRANCH = re.compile(r"orchgit/([A-Za-z0-9][A-Za-z0-9._-]*)/([A-Za-z0-9][A-Za-z0-9._-]*)")
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -56,6 +60,7 @@ class Checked:
     about: str
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()  # commits that are in no merge of a run: nothing was looked at in them
     scope: Judgement | None = None
     audits: tuple[Told, ...] = ()
 
@@ -87,9 +92,11 @@ def _of_run(here: Path, asked: Asked, run: str, name: str, remote: str, env: Map
                          for b in (judgement.breaches if judgement else ())]  # fmt: skip
         elif name != INTEGRATION:
             problems.append(Problem(f"the plan of run {run} has no assignment {name!r}", "push it under another name"))
-        if asked.head not in _made(told):
-            problems.append(_stranger(door, asked.head))
-    return Checked(about, tuple(problems), (), judgement, (told,))
+        may = _merges(told) if name == INTEGRATION else _accepted(told, name)
+        if asked.head not in may:
+            problems.append(_stranger(door, asked.head, ours=asked.head in known(told.reading)))
+        problems += [*_misplaced(asked, state, name), *_ahead(here, asked, state, remote, env)]
+    return Checked(about, tuple(problems), scope=judgement, audits=(told,))
 
 
 def _of_others(here: Path, asked: Asked, remote: str, env: Mapping[str, str]) -> Checked:
@@ -110,8 +117,14 @@ def _of_others(here: Path, asked: Asked, remote: str, env: Mapping[str, str]) ->
         told, found = _audit(here, run)
         audits.append(told)
         problems += found
+    with _visit(here) as door:
+        beside = _beside(door, asked, audits)
     about = f"merges of {', '.join(runs)}" if runs else "no work of a run"
-    return Checked(about, tuple(problems), tuple(notes), None, tuple(audits))
+    if runs and beside:
+        about += f", and {len(beside)} commit{'s' * (len(beside) != 1)} beside them"
+        notes.append(f"in no merge of these runs, so not looked at: {', '.join(c[:10] for c in beside[:LISTED])}"
+                     + (", …" if len(beside) > LISTED else ""))  # fmt: skip
+    return Checked(about, tuple(problems), tuple(notes), beside, audits=tuple(audits))
 
 
 # ---- a place of its own
@@ -136,10 +149,10 @@ def _fetch(here: Path, remote: str, run: str, env: Mapping[str, str]) -> bool:
     return bool(_git(here, "rev-parse", "--verify", "--quiet", log))
 
 
-def _git(here: Path, *args: str) -> str:
-    """What git says; "" when it says no."""
+def _git(here: Path, *args: str) -> str | None:
+    """What git says; None when it says no."""
     done = subprocess.run(["git", *args], cwd=here, check=False, capture_output=True)
-    return done.stdout.decode().strip() if done.returncode == 0 else ""
+    return done.stdout.decode().strip() if done.returncode == 0 else None
 
 
 @contextmanager
@@ -157,7 +170,7 @@ def _visit(here: Path) -> Iterator[Visitor]:
 
 def _audit(here: Path, run: str) -> tuple[Told, list[Problem]]:
     """What audit finds of what the log says; and whether the integration branch is on the way there. At the forge it is
-    pushed merge by merge, after people have looked, so there it may stand at any merge that the log has."""
+    pushed merge by merge, after people have looked, so there it may stand at any merge that was done."""
     ref = f"refs/heads/orchgit/{run}/{INTEGRATION}"
     at = _git(here, "rev-parse", "--verify", "--quiet", ref)
     with Audit(here, run) as audit:
@@ -170,8 +183,8 @@ def _audit(here: Path, run: str) -> tuple[Told, list[Problem]]:
         for r in told.results
         for found in r.found
     ]
-    if at and at not in _made(told):
-        what = f"the integration branch stands at {at[:10]}, a commit that the run's log knows nothing of"
+    if at and at not in _merges(told):
+        what = f"the integration branch stands at {at[:10]}, which is no merge that the run's log has"
         problems.append(Problem(what, "somebody else moved it: see who, and put it back"))
     return told, problems
 
@@ -185,14 +198,87 @@ def _in_scope(door: Visitor, state: Run, name: str, head: str) -> Judgement | No
     return judge_range(door, work.spec.scope, work.base, door.commit_of(head), merges=True)
 
 
-def _made(told: Told) -> set[str]:
-    """The commits that a branch of the run may stand at."""
+def _merges(told: Told) -> list[str]:
+    """Where the integration branch may stand: where the run began, then its merges; of the last one an engine that died
+    has not said yet that it was done."""
     state = told.reading.run
+    found = [state.started.base] if state.started else []
+    for event in told.reading.events:
+        match event.body:
+            case e.MergeDone(land="merge" | "seal", new=new):
+                found.append(new)
+            case e.MergeRequested(land="merge" | "seal", new=new) if event.seq in state.pending:
+                found.append(new)
+    return found
+
+
+def _accepted(told: Told, name: str) -> set[str]:
+    """An assignment's own work that the orchestrator accepted: what it rejected is in the log as well."""
+    gated, accepted = dict[int, str](), set[str]()
+    for event in told.reading.events:
+        match event.body:
+            case e.GatePassed(assignment=of, attempt=attempt, commit=commit) if of == name:
+                gated[attempt] = commit
+            case e.VerdictGiven(assignment=of, attempt=attempt, decision="accept") if of == name and attempt in gated:
+                accepted.add(gated[attempt])
+    return accepted
+
+
+def _misplaced(asked: Asked, state: Run, name: str) -> Iterator[Problem]:
+    """A worker's branch goes into its run, where the whole is verified; only the whole goes to where the run began."""
+    if name == INTEGRATION:
+        wanted = _began_on(state, asked)
+        right = asked.into == wanted
+    else:
+        wanted = f"orchgit/{state.id}/{INTEGRATION}"
+        right = asked.into in {wanted, *(f"orchgit/{state.id}/{other}" for other in state.works if other != name)}
+    if not right:
+        what = f"it goes into {asked.into or 'a branch that was not named'}; {name} of this run goes into {wanted}"
+        yield Problem(what, f"choose {wanted} as its base")
+
+
+def _ahead(here: Path, asked: Asked, state: Run, remote: str, env: Mapping[str, str]) -> Iterator[Problem]:
+    """What the run began with comes along with it, and nothing here looks at it: it has to be there already."""
+    ref = f"refs/heads/{_began_on(state, asked)}"
     base = state.started.base if state.started else ""
-    return {*known(told.reading), base, state.tip, *(work.head for work in state.works.values())}
+    there = publish.remote_ref(here, remote, ref, env)
+    if there:
+        publish.bring(here, remote, ref, BASE, env)
+    if not there or _git(here, "merge-base", "--is-ancestor", "--end-of-options", base, BASE) is None:
+        where = ref.removeprefix("refs/heads/")
+        what = f"the run began at {base[:10]}, which {where} has not: its commits would come along"
+        yield Problem(
+            what, DEEPEN if (here / "shallow").exists() else f"bring that commit into {where} by itself first"
+        )
 
 
-def _stranger(door: Visitor, head: str) -> Problem:
+def _began_on(state: Run, asked: Asked) -> str:
+    """The branch that the run began on; with a detached head on none, and then it may go anywhere."""
+    return (state.started.base_ref.removeprefix("refs/heads/") if state.started else "") or asked.into
+
+
+def _beside(door: Visitor, asked: Asked, audits: list[Told]) -> tuple[str, ...]:
+    """What would come that no merge of these runs holds; what a run began with is none of it."""
+    base = door.commit_of(asked.base)
+    coming = [commit for commit, _ in door.between(base, door.commit_of(asked.head))]
+    held = set[str]()
+    for told in audits:
+        began, *merges = _merges(told) or [base]
+        for merge in reversed(merges):  # the last that was pushed holds those before it
+            try:
+                held.update(c for c, _ in door.between(door.commit_of(began), door.commit_of(merge)))
+            except OrchgitError:
+                continue
+            break
+    return tuple(commit for commit in coming if commit not in held)
+
+
+def _stranger(door: Visitor, head: str, *, ours: bool) -> Problem:
+    if ours:
+        return Problem(
+            f"its head {head[:10]} is a commit of the run's, and not one that was accepted for this branch",
+            "put the branch back to where the log has it: orchgit ship RUN --push REMOTE",
+        )
     author = door.run("log", "-1", "--format=%an", door.commit_of(head)).decode("utf-8", "replace").strip()
     return Problem(
         f"its head {head[:10]}, by {author}, is a commit that the run's log knows nothing of",

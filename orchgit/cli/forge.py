@@ -137,7 +137,9 @@ def _summary(found: Checked) -> str:
     """Markdown, for the page of the check."""
     from orchgit.report_audit import audit_markdown, cell
 
-    title = "out of order" if found.problems else "cannot say" if found.unsure else "in order"
+    title = "in order" if not found.beside else "not all looked at" if found.audits else "not looked at"
+    if found.problems or found.unsure:
+        title = "out of order" if found.problems else "cannot say"
     parts = [f"# {cell(found.about)}: {title}"]
     if found.problems:
         rows = [f"| {cell(p.path)} | {cell(p.what)} | {cell(p.hint)} |" for p in found.problems]

@@ -68,7 +68,10 @@ class Pushed:
         self.world.git("checkout", "-q", "--detach", cwd=place)
         return place
 
-    def event(self, branch: str, into: str = "main", *, fork: bool = False, **more: Any) -> Path:
+    def event(self, branch: str, into: str = "", *, fork: bool = False, **more: Any) -> Path:
+        """A worker's goes into the integration branch, any other into main, unless said."""
+        whole = self.branch("integration")
+        into = into or (whole if branch.startswith("orchgit/") and branch != whole else "main")
         head, base = self.git("rev-parse", f"refs/heads/{branch}"), self.git("rev-parse", f"refs/heads/{into}")
         pull = {
             "head": {"ref": branch, "sha": head, "repo": {"id": 2 if fork else 1}},
@@ -93,14 +96,19 @@ class Pushed:
         return said + "\n" + (summary.read_text() if summary.exists() else "")
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, Path]]:
-    root = tmp_path_factory.mktemp("pushed")
+def published(root: Path) -> tuple[World, Path]:
+    """A repository, and the bare one that its main is pushed to."""
     world = make(root / "w")
     bare = root / "origin.git"
     world.git("init", "-q", "--bare", "-b", "main", str(bare))
     world.git("remote", "add", "origin", str(bare))
     world.git("push", "-q", "origin", "main")
+    return world, bare
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, Path]]:
+    world, bare = published(tmp_path_factory.mktemp("pushed"))
     book = Book(
         piece("api", "api-agent", ["src/api/**"], checks=["cat src/api/billing.py"]),
         piece("docs", "docs-agent", ["docs/**"], depends_on=["api"], checks=["cat docs/billing.md"]),
@@ -281,6 +289,59 @@ def test_somebody_moved_the_integration_branch(pushed: Pushed) -> None:
     assert f"its head {head[:10]}" in said
 
 
+def test_a_commit_under_another_name_on_top_of_the_merges_is_not_said_to_be_in_order(pushed: Pushed) -> None:
+    head = pushed.commit(pushed.branch("integration"), {"src/web/x.html": "evil", ".github/workflows/x.yml": "evil"})
+    pushed.point("refs/heads/copy", head)
+    said = pushed.check(pushed.event("copy"), 0)
+    assert f"holds: merges of {pushed.run}, and 1 commit beside them" in said
+    assert f"not looked at: {head[:10]}" in said
+    assert ": in order" not in said
+    assert f"# merges of {pushed.run}, and 1 commit beside them: not all looked at" in said
+
+
+def test_rejected_work_and_a_base_that_nobody_reviewed(tmp_path: Path) -> None:
+    world, bare = published(tmp_path)
+    world.commit({".github/workflows/evil.yml": "evil"}, "never reviewed, never pushed")
+    book = Book(piece("api", "api-agent", ["src/api/**"], checks=["cat src/api/billing.py"]))
+    book.work("api", turn(write("src/api/billing.py", "backdoor = 1\n")))
+    book.work("api", turn(write("src/api/billing.py", "billing = 1\n")))
+    book.verdict("api", 1, "reassign", "that is a backdoor")
+    world.start(book)
+    world.run("ship", "--push", "origin")
+    pushed = Pushed(world, world.name, bare, tmp_path)
+    clone = pushed.clone()
+    rejected, good = (event["data"]["commit"] for event in world.events("gate.passed"))
+    whole = pushed.branch("integration")
+    merged = pushed.git("rev-parse", whole)
+
+    for name in ("api", "integration"):
+        said = pushed.check(pushed.event(pushed.branch(name)), 1, clone)
+        assert "which main has not: its commits would come along" in said
+        assert "1 problem:" in said
+    world.git("push", "-q", "origin", "main")
+    pushed.check(pushed.event(whole), 0, clone)
+
+    for commit in (rejected, good):  # neither is a merge, and one was not even accepted
+        pushed.point(f"refs/heads/{whole}", commit)
+        said = pushed.check(pushed.event(whole), 1, clone)
+        assert f"the integration branch stands at {commit[:10]}, which is no merge" in said
+        assert f"its head {commit[:10]} is a commit of the run's, and not one that was accepted" in said
+    pushed.point(f"refs/heads/{whole}", merged)
+    event = pushed.event(pushed.branch("api"))
+    pushed.check(event, 0, clone)
+    event.write_text(event.read_text().replace(good, rejected))  # as if it had been there when it was asked
+    assert f"its head {rejected[:10]} is a commit of the run's, and not one" in pushed.check(event, 1, clone)
+    world.close()
+
+
+def test_a_runs_branch_goes_where_the_run_has_it_go(pushed: Pushed) -> None:
+    clone, whole = pushed.clone(), pushed.branch("integration")
+    pushed.point("refs/heads/release", pushed.git("rev-parse", "main"))
+    assert f"api of this run goes into {whole}" in pushed.check(pushed.event(pushed.branch("api"), "main"), 1, clone)
+    assert "integration of this run goes into main" in pushed.check(pushed.event(whole, "release"), 1, clone)
+    pushed.check(pushed.event(pushed.branch("docs"), pushed.branch("api")), 0, clone)  # stacked
+
+
 def test_another_branch_into_a_runs_branch(pushed: Pushed) -> None:
     pushed.point("refs/heads/mine", pushed.commit(pushed.git("rev-parse", "main"), {"src/web/x.html": "x"}))
     into = pushed.branch("integration")
@@ -329,7 +390,8 @@ def test_the_plan_is_found_in_a_clone_that_fetched_it(pushed: Pushed) -> None:
 def test_it_is_asked_by_hand_too(pushed: Pushed) -> None:
     clone, world = pushed.clone(), pushed.world
     head = pushed.git("rev-parse", pushed.branch("api"))
-    said = world.run("forge", "check", "--branch", pushed.branch("api"), "--into", "main", "--head", head, cwd=clone)
+    named = ("--branch", pushed.branch("api"), "--into", pushed.branch("integration"))
+    said = world.run("forge", "check", *named, "--head", head, cwd=clone)
     assert "holds" in said.out
     world.run("forge", "check", cwd=clone, code=2)
 

@@ -11,7 +11,7 @@ import pytest
 from orchgit import forge_text as text
 from orchgit.core import events as e
 from orchgit.core.decide import waiting
-from orchgit.core.forge import LAST
+from orchgit.core.forge import LAST, awaited
 from orchgit.core.run import Blocker, Illegal, Posted, Run
 from orchgit.core.state import evolve
 from orchgit.forge import Forge, Key
@@ -166,3 +166,37 @@ def test_a_review_counts_for_the_commit_that_was_read_and_a_comment_names_it(her
     said = [b for b in heard(here, run) if isinstance(b, e.ChangeSeen)]
     assert [(b.what, b.about) for b in said] == [("closed", "api")]
     assert LAST not in {b.about for b in said}
+
+
+def test_what_was_merged_there_is_the_runs_only_if_its_head_was(here: Stage) -> None:
+    """Else it is a human's to look at: the run has not shipped, and its issue stays open."""
+    sim = Sim(PLAN, 1, CALM, e.Settings(forge="github", repository="h/acme/shop", issue=1, ship="pr")).begin()
+    while awaited(sim.run) != (LAST,):
+        sim.step()
+    run = sim.run
+    ours = here.push("whole", {"b.txt": "new\n"}, on="main")
+    number = here.github._as("bot", "post_pull", {"title": "all", "head": "whole", "base": "main"})["number"]
+    there = run.outside.posted[f"change/{LAST}"]
+    there = replace(there, request=replace(there.request, head=ours), number=number)
+    posts = {**run.outside.posted, f"change/{LAST}": there}
+    run = replace(run, tip=ours, outside=replace(run.outside, posted=posts, approved={LAST: ours}))
+    evil = here.push("whole", {"evil.txt": "evil\n"})
+    merge = here.github.merge(number, by="lea")
+
+    (said,) = heard(here, run)
+    event = e.seal(e.Draft(said, USER), run=RUN, seq=run.seq + 1, time=at(99), prev=run.hash)
+    after = evolve(run, event)
+    assert after.shipped == ""
+    (trouble,) = after.trouble
+    assert trouble[:2] == ("ship", "ship")
+    assert "pushed onto the pull request of integration" in trouble[2]
+    assert f"merged with that, as {merge[:10]}" in trouble[2]
+    assert isinstance(said, e.ChangeSeen)
+    assert said.commit == evil
+    assert heard(here, after) == []
+    # The same, merged as it was: shipped.
+    same = replace(run, tip=evil, outside=replace(run.outside, posted={**posts, f"change/{LAST}": replace(
+        there, request=replace(there.request, head=evil))}))  # fmt: skip
+    (said,) = heard(here, same)
+    event = e.seal(e.Draft(said, USER), run=RUN, seq=run.seq + 1, time=at(99), prev=run.hash)
+    assert evolve(same, event).shipped == merge
