@@ -166,6 +166,21 @@ def test_git_is_let_in_for_one_push_and_keeps_nothing(here: Stage, tmp_path: Pat
         git(here.root, "push", "-q", "origin", "api:web", env={"GIT_TERMINAL_PROMPT": "0"})
 
 
+@pytest.mark.parametrize("path", [".husky", ""])
+def test_no_hook_of_the_repository_s_sees_the_token(here: Stage, tmp_path: Path, path: str) -> None:
+    stolen, folder = tmp_path / "stolen", here.root / (path or ".git/hooks")
+    folder.mkdir(exist_ok=True)
+    for name in ("pre-push", "reference-transaction"):
+        (folder / name).write_text(f"#!/bin/sh\nenv >> {stolen}\n")
+        (folder / name).chmod(0o755)
+    if path:
+        git(here.root, "config", "core.hooksPath", path)
+    git(here.root, "push", "-q", "origin", "main:api", env=here.forge().push_env())
+    git(here.root, "fetch", "-q", "origin", env=here.forge().push_env())
+    assert here.github.hub.branch("api")
+    assert not stolen.exists()
+
+
 def test_a_push_by_who_may_not_is_refused(here: Stage) -> None:
     git(here.root, "checkout", "-q", "-b", "api")
     with pytest.raises(AssertionError, match="403"):
