@@ -130,14 +130,15 @@ def test_tokens_are_looked_for_in_order(clone: Path, tmp_path: Path) -> None:
     assert "gh auth login --hostname github.com" in no.value.hint
 
 
-def test_a_token_for_github_is_not_offered_to_another_host(clone: Path) -> None:
-    other = Place("origin", "https", "evil.test", "acme/shop", False)
+@pytest.mark.parametrize("host", ["evil.test", "evil.ghe.com"])
+def test_a_token_for_github_is_not_offered_to_another_host(clone: Path, host: str) -> None:
+    other = Place("origin", "https", host, "acme/shop", False)
     env = {**ENV, "GH_TOKEN": "of-gh-env", "GITHUB_TOKEN": "of-github"}
     with pytest.raises(OrchgitError) as no:
         token_for(other, clone, env)
     assert "GH_TOKEN" not in no.value.why
-    assert token_for(other, clone, {**env, "GH_HOST": "evil.test"}).value == "of-gh-env"
-    assert token_for(other, clone, {**ENV, "GITHUB_TOKEN": "t", "GITHUB_SERVER_URL": "https://evil.test"}).value == "t"
+    assert token_for(other, clone, {**env, "GH_HOST": host}).value == "of-gh-env"
+    assert token_for(other, clone, {**ENV, "GITHUB_TOKEN": "t", "GITHUB_SERVER_URL": f"https://{host}"}).value == "t"
     assert token_for(other, clone, {**env, "ORCHGIT_GITHUB_TOKEN": "named"}).value == "named"
 
 
