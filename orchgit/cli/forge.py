@@ -66,11 +66,7 @@ def _check(given: argparse.Namespace) -> int:
     place = access.place_of(given.remote, url)
     token = env.get("GITHUB_TOKEN", "")
     # Only what is given for this: in CI there is nobody to ask, and a public repository needs none.
-    more = (
-        access.push_env(place, access.Token(token, "GITHUB_TOKEN"), env)
-        if place and token and access.meant(place, env)
-        else {}
-    )
+    more = access.push_env(place, access.Token(token, "GITHUB_TOKEN"), env) if place and token else {}
     found = check(Path.cwd(), asked, url, more)
     in_actions = env.get("GITHUB_ACTIONS") == "true"
     lines = _commands(found) if in_actions else _lines(found)

@@ -150,7 +150,7 @@ def token_for(place: Place, root: Path, env: Mapping[str, str]) -> Token:
     """ORCHGIT_GITHUB_TOKEN, GH_TOKEN, GITHUB_TOKEN, gh, git's credential helper; OrchgitError when none has one."""
     for name in ("ORCHGIT_GITHUB_TOKEN", "GH_TOKEN", "GITHUB_TOKEN"):
         value = env.get(name, "").strip()
-        if value and (name == "ORCHGIT_GITHUB_TOKEN" or meant(place, env)):
+        if value and (name == "ORCHGIT_GITHUB_TOKEN" or _meant(place, env)):
             if not re.fullmatch(r"[\x21-\x7e]+", value):
                 raise OrchgitError(Kind.USAGE, f"{name} is not a token", "it holds characters that no token has")
             return Token(value, name)
@@ -163,7 +163,7 @@ def token_for(place: Place, root: Path, env: Mapping[str, str]) -> Token:
         return Token(found[1], "git's credential helper", helper=True)
     raise OrchgitError(
         Kind.UNAVAILABLE, f"there is no token for {place.host}",
-        "looked in ORCHGIT_GITHUB_TOKEN" + (", GH_TOKEN, GITHUB_TOKEN" if meant(place, env) else "")
+        "looked in ORCHGIT_GITHUB_TOKEN" + (", GH_TOKEN, GITHUB_TOKEN" if _meant(place, env) else "")
         + ", gh and git's credential helper",
         f"gh auth login --hostname {place.host}, or set ORCHGIT_GITHUB_TOKEN",
     )  # fmt: skip
@@ -186,7 +186,7 @@ def push_env(place: Place, token: Token, env: Mapping[str, str]) -> dict[str, st
     }  # fmt: skip
 
 
-def meant(place: Place, env: Mapping[str, str]) -> bool:
+def _meant(place: Place, env: Mapping[str, str]) -> bool:
     """Whether tokens that are for GitHub at large are for this host: github.com, or the server that is named for it."""
     named = {env.get("GH_HOST", ""), urlsplit(env.get("GITHUB_SERVER_URL", "")).netloc}
     return place.host == "github.com" or place.host in named
