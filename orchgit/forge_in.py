@@ -21,6 +21,7 @@ from orchgit.forge import ChangeRef, Comment, Forge, Issue, ReviewSeen, Stopped,
 ORDER = re.compile(r"/orchgit[ \t]+(approve|reject|answer)\b[ \t]*(.*)", re.DOTALL)
 MAX_WORDS = 4000
 NAMED = 7  # digits of a digest that name it
+MAX_ORDERS = 50  # of one comment
 MAX_ISSUE = 100_000  # characters of an issue with its comments
 
 Tell = Callable[[str], None]
@@ -63,20 +64,24 @@ class Poller:
     def once(self) -> None:
         run = self._look()
         try:
-            drafts = self._ear.hear(run)
+            for draft in self._ear.hear(run):
+                names = {c.id for c in getattr(draft.body, "comments", ())}
+                if not names & self._sent:
+                    self._submit(draft)
+                    self._sent |= names
         except OrchgitError as error:
-            if self._trouble != error.what:
-                self._trouble = error.what
-                self._tell(f"{run.settings.repository} cannot be asked: {error.what}. {error.why}")
-            return
+            self._complain(f"{run.settings.repository} cannot be asked: {error.what}", error.why)
+        except OSError as error:  # a full disk: it is still there to be heard when that is mended
+            self._complain(f"what was said at {run.settings.repository} cannot be taken", str(error))
         except Stopped:
             return
-        self._trouble = ""
-        for draft in drafts:
-            names = {c.id for c in getattr(draft.body, "comments", ())}
-            if not names & self._sent:
-                self._sent |= names
-                self._submit(draft)
+        else:
+            self._trouble = ""
+
+    def _complain(self, what: str, why: str) -> None:
+        if self._trouble != what:
+            self._trouble = what
+            self._tell(f"{what}. {why}")
 
     def start(self, every_s: float) -> None:
         def ask() -> None:
@@ -108,7 +113,8 @@ class Ear:
                 return False
             if may_write(author):
                 return True
-            self._once(name, f"{author} may not write to {self._forge.place}, and is not heard ({name})")
+            comment = name.partition(".")[0]
+            self._once(comment, f"{author} may not write to {self._forge.place}, and is not heard ({comment})")
             return False
 
         drafts = []
@@ -160,7 +166,9 @@ class Ear:
         if found and comment.created_at != comment.updated_at:
             self._once(_id(comment), f"{comment.author} edited comment {comment.id}: write a new one")
             return
-        yield from found
+        if len(found) > MAX_ORDERS:
+            self._once(f"{_id(comment)}+", f"comment {comment.id} has {len(found)} orders: {MAX_ORDERS} are heard")
+        yield from found[:MAX_ORDERS]
 
     def _approval(self, run: Run, comment: Comment, named: str, edited: set[int]) -> e.Body | None:
         proposal = run.proposal

@@ -7,7 +7,6 @@ of HTML, give an order to ourselves or break a table. `plain` takes the meaning 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from orchgit.core import events as e
@@ -15,8 +14,9 @@ from orchgit.core import forge
 from orchgit.core.plan import Plan, order
 from orchgit.core.review import Finding
 from orchgit.core.run import Run, Work
+from orchgit.forge.markdown import plain, visible
+from orchgit.git import merges
 
-MAX_LINE = 300
 MAX_TEXT = 6000  # characters of one text of somebody else's
 OUTPUT = 1500  # characters of what a check printed
 MARKS = {"completed": "✅", "aborted": "⛔", "merged": "✅", "accepted": "☑️", "at work": "🔨", "verifying": "🔎",
@@ -26,35 +26,15 @@ MARKS = {"completed": "✅", "aborted": "⛔", "merged": "✅", "accepted": "☑
 # -- other people's words --------------------------------------------------------------------------------
 
 
-def _visible(text: str) -> str:
-    """Without control and format characters: right-to-left marks and the like hide what a line says."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\t", "    ")
-    return "".join(
-        c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else "\ufffd"
-        for c in text
-    )
-
-
-# Also the colon of a link, and the hyphen of GH-12, which names an issue as #12 does.
-_MEANS = re.compile(r"[&<>@#|`*_\[\]~\\!]|(?<=\w):(?=//)|(?<=[Gg][Hh])-(?=\d)")
-
-
-def plain(text: str, width: int = MAX_LINE) -> str:
-    """On one line, and nothing in it means anything: entities are shown as what they stand for."""
-    words = " ".join(_visible(text).split())
-    words = words if len(words) <= width else words[: width - 1] + "…"
-    return _MEANS.sub(lambda found: f"&#{ord(found[0])};", words)
-
-
 def quote(text: str) -> str:
     """A text of several lines, none of which means anything."""
-    lines = _visible(text.strip()[:MAX_TEXT]).split("\n")
+    lines = visible(text.strip()[:MAX_TEXT]).split("\n")
     return "\n".join(f"> {plain(line, 2000)}".rstrip() for line in lines)
 
 
 def code(text: str, kind: str = "text") -> str:
     """In a fence that is longer than any in it."""
-    inner = _visible(text.strip("\n"))
+    inner = visible(text.strip("\n"))
     longest = max((len(run) for run in re.findall(r"`+", inner)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{kind}\n{inner}\n{fence}"
@@ -99,7 +79,7 @@ def graph(plan: Plan, stages: Mapping[str, str] | None = None) -> str:
 
 
 def _label(text: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_. " else f"#{ord(c)};" for c in _visible(text)[:60])
+    return "".join(c if c.isalnum() or c in "-_. " else f"#{ord(c)};" for c in visible(text)[:60])
 
 
 def plan_note(run: Run) -> str:
@@ -208,9 +188,10 @@ def _synthesis(run: Run) -> str:
 
 
 def change_title(run: Run, about: str) -> str:
-    if about == forge.LAST:
-        return run.issue.title[:200] if run.issue else f"Run {run.id}"
-    return f"{about}: {run.works[about].spec.title}"[:200]
+    """A merge that squashes takes it for the message of its commit, so nothing in it means anything there either."""
+    last = run.issue.title if run.issue else f"Run {run.id}"
+    title = last if about == forge.LAST else f"{about}: {run.works[about].spec.title}"
+    return merges.inert(" ".join(visible(title).split()))[:200]
 
 
 def change_body(run: Run, about: str, log: Sequence[e.Event], output: Mapping[str, str]) -> str:
@@ -313,5 +294,6 @@ def finding_words(finding: Finding) -> str:
 def merge_message(run: Run) -> tuple[str, str]:
     """Title and text of the last merge, which the forge makes."""
     title = run.issue.title if run.issue else f"Run {run.id}"
-    said = _visible(run.synthesis.summary) if run.synthesis else ""
-    return title[:100], f"{said[:2000]}\n\nOrchgit-Run: {run.id}"
+    said = run.synthesis.summary[:2000] if run.synthesis else ""
+    subject, _, body = merges.message(visible(title), visible(said), {"Orchgit-Run": run.id}).partition("\n\n")
+    return subject, body.rstrip()

@@ -2,14 +2,15 @@
 
 Cells stand on it as they stand on the checkout of the base: one copy below all overlays, which no cell can write, or a
 copy of its own in each checkout. A set-up command is the repository's code, so it runs in the sandbox, on a checkout
-of the base; what it made is used in sandboxes only, is kept per content of the lock files that the configuration
-names, and never lands: git in a cell does not see it.
+of the base; what it made is used in sandboxes only, is kept per content of that base, or of what the configuration and
+the command name of it, and never lands: git in a cell does not see it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -27,6 +28,7 @@ from orchgit.sandbox import Sandbox
 
 MOST_KEPT = 8  # results of set-ups, of a repository; the oldest go
 _LAST_WORDS = 1500
+_WORD = re.compile(r"[^\s;&|<>(){}'\"`$=]+")  # of a shell's line; one too many only makes a set-up run again
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,13 @@ def _cp(*words: str | Path) -> None:
 
 
 def _key(door: Door, commit: str, config: Config) -> str:
-    """The same for the same command on the same lock files; without any, for the same tree."""
-    tree = door.tree_of(commit)
-    found = [trees.lookup(door, tree, name.encode()) for name in config.setup.locks]
-    said = [config.setup.command, *config.setup.makes, *(map(str, found) if found else [tree])]
+    """The same for the same command on the same lock files and on the same files and directories that its own line
+    names: a script of another branch must not make what this one stands on. Without lock files, for the same tree."""
+    tree, setup = door.tree_of(commit), config.setup
+    words = [os.path.normpath(word) for word in _WORD.findall(setup.command)] if setup.locks else ["."]
+    named = sorted({word for word in words if not word.startswith(("/", ".."))})
+    found = [tree if name == "." else trees.lookup(door, tree, name.encode()) for name in (*setup.locks, *named)]
+    said = [setup.command, *setup.makes, *map(str, found)]
     return hashlib.sha256("\0".join(said).encode()).hexdigest()[:32]
 
 

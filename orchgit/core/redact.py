@@ -23,13 +23,17 @@ PATTERN = (
 WORDS = "[redacted]"
 MIN_KNOWN = 12  # shorter values are words that other text may hold for its own reasons
 _NAMES = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)$")
+_HEADERS = re.compile(r"HEADERS?$")  # ANTHROPIC_CUSTOM_HEADERS: lines, of which what stands behind the name is secret
 _ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 T = TypeVar("T")
 
 
 def known(env: Mapping[str, str]) -> tuple[str, ...]:
     """Values of an environment whose names say that they are secret, longest first."""
-    found = {v for k, v in env.items() if _NAMES.search(k.upper()) and len(v) >= MIN_KNOWN and not _ID.fullmatch(v)}
+    values = {v for k, v in env.items() if _NAMES.search(k.upper())}
+    headers = [line for k, v in env.items() if _HEADERS.search(k.upper()) for line in v.splitlines()]
+    values.update(word for line in headers for word in line.partition(":")[2].split())
+    found = {v for v in values if len(v) >= MIN_KNOWN and not _ID.fullmatch(v)}
     return tuple(sorted(found, key=len, reverse=True))
 
 

@@ -6,6 +6,7 @@ offered to whatever host a remote happens to name.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Mapping
@@ -169,7 +170,10 @@ def token_for(place: Place, root: Path, env: Mapping[str, str]) -> Token:
 
 
 def push_env(place: Place, token: Token, env: Mapping[str, str]) -> dict[str, str]:
-    """What lets one git process in over https; the token is in its environment, never in its arguments or its URL."""
+    """What lets one git process in over https; the token is in its environment, never in its arguments or its URL.
+
+    Hooks would inherit it, and `core.hooksPath` may lead to files that the repository itself tracks: none is run.
+    """
     if place.over_ssh or token.helper:
         return {}
     count = int(env.get("GIT_CONFIG_COUNT") or 0)  # what is configured by the environment already stays
@@ -177,14 +181,15 @@ def push_env(place: Place, token: Token, env: Mapping[str, str]) -> dict[str, st
     return {
         f"GIT_CONFIG_KEY_{count}": key, f"GIT_CONFIG_VALUE_{count}": "",
         f"GIT_CONFIG_KEY_{count + 1}": key, f"GIT_CONFIG_VALUE_{count + 1}": _HELPER,
-        "GIT_CONFIG_COUNT": str(count + 2), "GIT_TERMINAL_PROMPT": "0", "ORCHGIT_PUSH_TOKEN": token.value,
+        f"GIT_CONFIG_KEY_{count + 2}": "core.hooksPath", f"GIT_CONFIG_VALUE_{count + 2}": os.devnull,
+        "GIT_CONFIG_COUNT": str(count + 3), "GIT_TERMINAL_PROMPT": "0", "ORCHGIT_PUSH_TOKEN": token.value,
     }  # fmt: skip
 
 
 def _meant(place: Place, env: Mapping[str, str]) -> bool:
     """Whether tokens that are for GitHub at large are for this host: github.com, or the server that is named for it."""
     named = {env.get("GH_HOST", ""), urlsplit(env.get("GITHUB_SERVER_URL", "")).netloc}
-    return place.dotcom or place.host in named
+    return place.host == "github.com" or place.host in named
 
 
 def _said(argv: list[str], root: Path, env: Mapping[str, str], asked: str = "") -> str:

@@ -34,6 +34,7 @@ from orchgit.forge import (
 from orchgit.forge import answers as a
 from orchgit.forge.checkruns import CheckRuns
 from orchgit.forge.client import CAREFUL, NEAR, Client, Refused
+from orchgit.forge.markdown import plain
 from orchgit.forge.words import refusal, unwell
 
 TEXT_MAX = 65_536  # characters of an issue, a comment, a pull request or a review
@@ -388,5 +389,5 @@ def clip(text: str) -> str:
 
 
 def _in_words(comment: LineComment) -> str:
-    where = f"{comment.path}:{comment.line}" if comment.line else comment.path
+    where = plain(comment.path) + (f":{comment.line}" if comment.line else "")
     return f"**{where}** {comment.body}"

@@ -6,11 +6,21 @@ Each is built from ids and the time of the event that asked for it, so that `rec
 from __future__ import annotations
 
 import calendar
+import re
 import time
 from collections.abc import Mapping, Sequence
 
 from orchgit.git import trees
 from orchgit.git.door import Door
+
+# What GitHub and CI services act on in a message on a default branch: a person or a team, an issue (to be closed, at
+# worst of another repository), and the word that no check is to run.
+_MEANS = re.compile(
+    r"(?<!\w)@(?=\w)|#(?=\d)|(?<=\bgh)-(?=\d)|/(?:issues|pull|discussions)/(?=\d)"
+    r"|\[(?=[\w -]{0,30}\bskip\b|no ci\b)|\*\*\*(?=no_ci)",
+    re.IGNORECASE,
+)
+_TRAILER = re.compile(r"orchgit-|[\w-]{1,30}-by\s*:|skip-checks\s*:", re.IGNORECASE)
 
 
 class Stale(Exception):
@@ -28,10 +38,16 @@ def git_date(event_time: str) -> str:
 
 def message(subject: str, body: str, trailers: Mapping[str, str]) -> str:
     """A commit message whose trailers are ours alone: a line of the body that looks like one is indented."""
-    safe = [f" {line}" if line.lower().startswith("orchgit-") else line for line in clean(body).splitlines()]
-    text = [clean(subject).replace("\n", " ").strip()[:100] or "orchgit", "", *safe, ""]
+    safe = [f" {line}" if _TRAILER.match(line) else line for line in inert(clean(body)).splitlines()]
+    text = [inert(clean(subject)).replace("\n", " ").strip()[:100] or "orchgit", "", *safe, ""]
     ours = [f"{key}: {value}" for key, value in trailers.items()]
     return "\n".join(text).rstrip() + "\n\n" + "\n".join(ours) + "\n"
+
+
+def inert(text: str) -> str:
+    """An agent's or an issue's words for a commit message: a space breaks what would call somebody or close something.
+    One that is seen: others make a pager show their number."""
+    return _MEANS.sub(r"\g<0> ", text)
 
 
 def clean(text: str) -> str:

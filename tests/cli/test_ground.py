@@ -87,6 +87,20 @@ def test_it_is_made_once_for_the_same_lock_file(world: World) -> None:
 
 
 @pytest.mark.parametrize("world", ["auto"], indirect=True)
+def test_what_the_script_of_a_branch_made_stands_below_no_other(world: World) -> None:
+    def made(script: str) -> str:
+        world.commit({"tools/setup.sh": f"mkdir -p vendor; echo {script} > vendor/lib\n"})
+        return world.run("exec", "--allow", "src/**", "--", "cat", "vendor/lib").out
+
+    configured(world, command="sh ./tools/setup.sh && true", makes=["vendor"])
+    assert made("good") == "good\n"
+    assert made("evil") == "evil\n", "the lock file is the same, what the command names is not"
+    world.commit({"src/api/x.py": "x\n"})
+    done = world.run("exec", "--allow", "src/**", "--", "cat", "vendor/lib")
+    assert (done.out, "set-up: " in done.err) == ("evil\n", False), "for another tree with the same of both it is kept"
+
+
+@pytest.mark.parametrize("world", ["auto"], indirect=True)
 def test_one_that_fails_stops_the_assignment_with_its_words(world: World) -> None:
     configured(world, command="echo no such package; exit 3")
     done = world.start(book(), "--yes", code=4)

@@ -130,14 +130,15 @@ def test_tokens_are_looked_for_in_order(clone: Path, tmp_path: Path) -> None:
     assert "gh auth login --hostname github.com" in no.value.hint
 
 
-def test_a_token_for_github_is_not_offered_to_another_host(clone: Path) -> None:
-    other = Place("origin", "https", "evil.test", "acme/shop", False)
+@pytest.mark.parametrize("host", ["evil.test", "evil.ghe.com"])
+def test_a_token_for_github_is_not_offered_to_another_host(clone: Path, host: str) -> None:
+    other = Place("origin", "https", host, "acme/shop", False)
     env = {**ENV, "GH_TOKEN": "of-gh-env", "GITHUB_TOKEN": "of-github"}
     with pytest.raises(OrchgitError) as no:
         token_for(other, clone, env)
     assert "GH_TOKEN" not in no.value.why
-    assert token_for(other, clone, {**env, "GH_HOST": "evil.test"}).value == "of-gh-env"
-    assert token_for(other, clone, {**ENV, "GITHUB_TOKEN": "t", "GITHUB_SERVER_URL": "https://evil.test"}).value == "t"
+    assert token_for(other, clone, {**env, "GH_HOST": host}).value == "of-gh-env"
+    assert token_for(other, clone, {**ENV, "GITHUB_TOKEN": "t", "GITHUB_SERVER_URL": f"https://{host}"}).value == "t"
     assert token_for(other, clone, {**env, "ORCHGIT_GITHUB_TOKEN": "named"}).value == "named"
 
 
@@ -164,6 +165,21 @@ def test_git_is_let_in_for_one_push_and_keeps_nothing(here: Stage, tmp_path: Pat
     git(here.root, "fetch", "-q", "origin", env=forge.push_env())
     with pytest.raises(AssertionError, match=r"could not read Password|Authentication failed|terminal prompts"):
         git(here.root, "push", "-q", "origin", "api:web", env={"GIT_TERMINAL_PROMPT": "0"})
+
+
+@pytest.mark.parametrize("path", [".husky", ""])
+def test_no_hook_of_the_repository_s_sees_the_token(here: Stage, tmp_path: Path, path: str) -> None:
+    stolen, folder = tmp_path / "stolen", here.root / (path or ".git/hooks")
+    folder.mkdir(exist_ok=True)
+    for name in ("pre-push", "reference-transaction"):
+        (folder / name).write_text(f"#!/bin/sh\nenv >> {stolen}\n")
+        (folder / name).chmod(0o755)
+    if path:
+        git(here.root, "config", "core.hooksPath", path)
+    git(here.root, "push", "-q", "origin", "main:api", env=here.forge().push_env())
+    git(here.root, "fetch", "-q", "origin", env=here.forge().push_env())
+    assert here.github.hub.branch("api")
+    assert not stolen.exists()
 
 
 def test_a_push_by_who_may_not_is_refused(here: Stage) -> None:

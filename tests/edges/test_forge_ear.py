@@ -15,7 +15,7 @@ from orchgit.core.forge import LAST, awaited
 from orchgit.core.run import Blocker, Illegal, Posted, Run
 from orchgit.core.state import evolve
 from orchgit.forge import Forge, Key
-from orchgit.forge_in import Ear
+from orchgit.forge_in import MAX_ORDERS, Ear, Poller
 from tests.core.world import CALM, RUN, USER, Sim, assignment, at, plan_of
 from tests.support.forge_stage import Stage, stage
 
@@ -123,6 +123,37 @@ def test_two_blockers_in_one_comment(here: Stage) -> None:
     assert [(b.blocker, b.text, b.comments[0].id) for b in said] == [
         ("B1", "the 1th", f"comment/{comment}"), ("B2", "the 2th", f"comment/{comment}.1"),
     ]  # fmt: skip
+
+
+def test_a_comment_of_many_orders_is_told_of_once_and_heard_in_part(here: Stage) -> None:
+    run = proposed(here, here.forge())
+    here.github.comment(1, "/orchgit approve\n" * 3000, by="rea")
+    assert heard(here, run) == []
+    assert len([said for said in here.told if "rea may not write" in said]) == 1
+    assert len(here.told) == 2
+    here.github.comment(1, "/orchgit reject x\n" * 3000, by="lea")
+    assert len(heard(here, run)) == MAX_ORDERS
+
+
+def test_what_the_disk_does_not_take_is_told_once_and_taken_later(here: Stage) -> None:
+    run, tries = proposed(here, here.forge()), []
+    taken: list[e.Body] = []
+
+    def submit(draft: e.Draft) -> None:
+        tries.append(draft)
+        if len(tries) <= 2:
+            raise OSError(28, "No space left on device")
+        taken.append(draft.body)
+
+    here.github.comment(1, "/orchgit reject No.", by="lea")
+    poller = Poller(Ear(here.forge(), here.told.append), lambda: run, submit, here.told.append)
+    for _ in range(4):
+        poller.once()
+    assert [type(body) for body in taken] == [e.PlanRejected]
+    assert len(tries) == 3
+    assert [said for said in here.told if "No space left" in said] == [
+        "what was said at h/acme/shop cannot be taken. [Errno 28] No space left on device"
+    ]
 
 
 def opened(here: Stage, forge: Forge) -> tuple[Run, int, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,6 +237,16 @@ def test_findings_off_the_diff_go_into_the_body(here: Stage) -> None:
         "I looked.", "**a.txt:14** a.txt 14", "**a.txt:1** a.txt 1", "**b.txt:1** b.txt 1", "**a.txt** a.txt 0",
     ]  # fmt: skip
     assert here.forge().reviews(number) == (seen,)
+
+
+def test_the_path_of_a_finding_means_nothing(here: Stage) -> None:
+    sha = here.push("api", {"api.txt": "1\n"}, on="main")
+    number = here.forge("lea").change(key("change/api"), Change("t", "b", "api", "main")).number
+    remark = LineComment("x** @lea fixes #1\n# h", 3, "y")
+    seen = here.forge().review(number, key("review/1"), sha, "I looked.", (remark,), "comment")
+    shown = unkeyed(seen.body).split("\n\n")[1]
+    assert shown.startswith("**x&#42;&#42; ")
+    assert not re.search(r"@lea|#1|\n", html.unescape(shown))
 
 
 def test_a_diff_that_moves_under_a_review_costs_its_lines_and_not_the_review(here: Stage) -> None:

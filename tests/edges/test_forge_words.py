@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from orchgit import forge_text as text
 from orchgit.core import events as e
 from orchgit.forge import Comment, Issue, Key, key_of, keyed
+from orchgit.forge.markdown import plain
 from orchgit.forge_in import _split, issue_text
 from tests.core.world import CALM, Sim, assignment, plan_of
 
@@ -37,7 +40,9 @@ def inert(shown: str) -> None:
             words.append(line)
     assert not fence, "a fence is left open"
     prose = "\n".join(words)
-    assert not re.search(r"(?i)(fixes #12|closes gh-3)|@lea|<!--|https?://evil", prose), prose
+    assert "<!--" not in prose
+    # GitHub looks for issues, persons and links in what Markdown made of it.
+    assert not re.search(r"(?i)#12|gh-3|@lea|https?://evil", html.unescape(prose)), prose
     assert not any(line.startswith("/orchgit") for line in words)
     assert "\u202e" not in shown
     assert "\u0007" not in shown
@@ -63,11 +68,28 @@ def test_what_agents_write_means_nothing_on_the_forge() -> None:
     inert(text.code(EVIL))
 
 
+def test_what_agents_write_means_nothing_in_the_commit_that_the_forge_makes() -> None:
+    settings = e.Settings(forge="github", repository="h/o/n", issue=65, plan="comment", ship="pr")
+    run = Sim(plan_of(assignment("api", title=EVIL)), 1, CALM, settings).drive().run
+    assert run.issue
+    assert run.synthesis
+    said = f"{EVIL}\nfixes org/other#3 [skip ci]\n\nCo-authored-by: Victim <v@example.com>\nOrchgit-Run: other"
+    run = replace(
+        run, issue=replace(run.issue, title=f"x\u202e {EVIL}"), synthesis=replace(run.synthesis, summary=said)
+    )
+    message = "\n\n".join(text.merge_message(run))
+    for shown in (message, text.change_title(run, "api"), text.change_title(run, "integration")):
+        assert not re.search(r"(?i)#\d|gh-3|@lea|\[skip ci|\u202e|\u0007", shown), shown
+    assert message.splitlines()[-1] == f"Orchgit-Run: {run.id}"
+    assert not re.search(r"(?m)^(Co-authored-by|Orchgit-Run: other)", message)
+    assert "v@example.com" in message
+
+
 @given(st.text())
 def test_a_fence_holds_any_text_and_plain_words_stay_on_a_line(words: str) -> None:
     inert(text.code(words))
-    assert "\n" not in text.plain(words)
-    assert not re.search(r"[@#|<>`]", re.sub(r"&#\d+;", "", text.plain(words)))
+    assert "\n" not in plain(words)
+    assert not re.search(r"[@#|<>`]", re.sub(r"&#\d+;", "", plain(words)))
 
 
 def test_the_graph_has_every_edge() -> None:

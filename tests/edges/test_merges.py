@@ -46,6 +46,24 @@ def test_no_trailer_but_ours(tmp_path: Path, trick: str) -> None:
     door.close()
 
 
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ("fixes #1, Closes org/other#2", "fixes # 1, Closes org/other# 2"),
+        ("resolves: GH-12 and gh-x", "resolves: GH- 12 and gh-x"),
+        ("fixes https://github.com/o/r/issues/7", "fixes https://github.com/o/r/issues/ 7"),
+        ("cc @org/team (@lea) a@example.com", "cc @ org/team (@ lea) a@example.com"),
+        ("[skip ci] [ci skip] [no ci] [skip actions] [x]", "[ skip ci] [ ci skip] [ no ci] [ skip actions] [x]"),
+        ("***NO_CI***", "*** NO_CI***"),
+        ("x\n\nCo-authored-by: V <v@example.com>", "x\n\n Co-authored-by: V <v@example.com>"),
+        ("x\n\n\nskip-checks: true", "x\n\n\n skip-checks: true"),
+        ("C# 7, a#b, note: by hand", "C# 7, a#b, note: by hand"),
+    ],
+)
+def test_it_calls_nobody_and_closes_nothing(said: str, left: str) -> None:
+    assert merges.message("subject", said, OURS).split("\n", 2)[2].startswith(f"{left}\n\nOrchgit-Run: r1\n")
+
+
 def test_dates_and_unicode_are_kept(tmp_path: Path) -> None:
     repo = repository(tmp_path / "r")
     door = repo.door()
