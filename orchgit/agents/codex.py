@@ -150,6 +150,7 @@ class _Codex:
 
     def __init__(self, job: Job, path: str) -> None:
         self.job, self.path = job, path
+        self.price = _price(job)
         kept = taken_up(job.session)
         self.conversation = str(kept.get("conversation", ""))
         self.seen: dict[str, int] = {str(key): counted(value) for key, value in kept.get("seen", {}).items()}
@@ -261,8 +262,7 @@ class _Codex:
         self.seen = now
         # Its input has the cached part in it, as ours has not.
         spent = Usage(turn.usage.calls + 1, max(0, total - cached - written), output, cached, written)
-        price = _price(self.job)
-        turn.usage = replace(spent, cost_micro=None if price is None else price.cost_micro(spent))
+        turn.usage = replace(spent, cost_micro=None if self.price is None else self.price.cost_micro(spent))
         try:
             turn.report = json.loads(self.last)
         except ValueError:
