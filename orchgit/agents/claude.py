@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from orchgit.agents import Cost, Job, Needs, Outcome, Probe, Usage, prices
+from orchgit.agents import Cost, Job, Needs, Outcome, Probe, Usage
 from orchgit.agents.headless import (
     Failure,
     Over,
@@ -34,6 +34,7 @@ from orchgit.agents.headless import (
     environment,
     mcp_server,
     named,
+    price,
     report_schema,
     silence,
     taken_up,
@@ -139,7 +140,7 @@ class _Claude:
 
     def __init__(self, job: Job, path: str) -> None:
         self.job, self.path = job, path
-        self.price = prices.price_of(job.model)
+        self.price = price(job, job.model)
         kept = taken_up(job.session)
         self.conversation = str(kept.get("conversation", ""))
         self.seen: dict[str, int] = {str(key): counted(value) for key, value in kept.get("seen", {}).items()}
@@ -231,7 +232,7 @@ class _Claude:
                 1, counted(usage.get("input_tokens")), max(was.output + length, counted(usage.get("output_tokens"))),
                 counted(usage.get("cache_read_input_tokens")), counted(usage.get("cache_creation_input_tokens")),
             )  # fmt: skip
-            self.price = prices.price_of(str(message.get("model"))) or self.price
+            self.price = price(self.job, str(message.get("model"))) or self.price
             if self.price is not None:
                 turn.micro += self.price.cost_micro(now) - (self.price.cost_micro(was) if was.calls else 0)
             turn.usage = Usage(

@@ -27,7 +27,7 @@ from orchgit.agents import Job, Outcome, ResultTool, Status, Usage, handin
 from orchgit.agents.anthropic_api import strict_schema
 from orchgit.agents.budget import Spent, plus, purse_of
 from orchgit.agents.loop import GOES_ON
-from orchgit.agents.prices import Price
+from orchgit.agents.prices import Price, parse_overrides, price_of
 from orchgit.agents.toolbox import RESULT_CHARS, shorten
 from orchgit.core.events import Budget
 from orchgit.process import Child
@@ -126,7 +126,7 @@ class Turn:
     report: object = None  # its structured output
     noise: int = 0
     usage: Usage = field(default_factory=lambda: Usage(cost_micro=None))
-    micro: int = 0  # what its replies have cost so far, by the price that is in our table
+    micro: int = 0  # what its replies have cost so far, by their price
     tools: dict[str, tuple[str, str]] = field(default_factory=dict)  # id -> (name, what it is about)
 
     def say(self, text: str) -> None:
@@ -401,6 +401,12 @@ def _feed(child: Child, data: bytes) -> None:
     with suppress(OSError):
         child.send(data)
     child.end_input()
+
+
+def price(job: Job, model: str) -> Price | None:
+    """By the user's word, else by our table."""
+    given = job.options.get("prices")
+    return price_of(model, parse_overrides(given) if given else None)
 
 
 def _most(estimate: int | None, handed: int | None, heard: int) -> int:

@@ -374,8 +374,7 @@ def test_those_who_share_a_budget_keep_to_it_while_they_work(desk: Desk) -> None
     assert {outcome.status for outcome in outcomes} == {"run_budget"}
     assert all(outcome.session for outcome in outcomes)
     assert sum(outcome.usage.calls for outcome in outcomes) <= 5 + 2  # the one too many, of each
-    account = ledger.purse(limits, ()).left()
-    assert account.cost_micro == 0
+    assert ledger.purse(limits, ()).left().cost_micro == 0
 
 
 def test_a_turn_that_broke_off_is_charged(desk: Desk) -> None:
@@ -390,15 +389,28 @@ def test_a_turn_that_broke_off_is_charged(desk: Desk) -> None:
     cut = next(n for n, entry in enumerate(desk.transcript) if entry["kind"] == "turn ended")
     for end in (cut, cut + 1):
         assert taken(map(json.dumps, desk.transcript[:end])).unsure_micro == outcome.usage.unsure_micro
-    for model, most in (("a-model-without-a-price", 3_000_000), ("claude-sonnet-5-5", 1_000_000)):
+    prices = {"prices": '{"mine": {"input": 1, "output": 1000000, "cache_read": 1, "cache_write": 10000000}}'}
+    # The whole that it was handed, or a reply at its worst.
+    for model, most in (("a-model-without-a-price", 3_000_000), ("claude-sonnet-5-5", 445_000), ("mine", 532_000)):
         desk.transcript.clear()
         desk.install(NEW, "die()")
         purse = Ledger(Budget(cost_micro=3_000_000), Budget()).purse(limits, ())
-        desk.again(job={"purse": purse, "model": model})
+        desk.again(job={"purse": purse, "model": model, "options": prices})
         asked = next(n for n, entry in enumerate(desk.transcript) if entry["kind"] == "request")
-        assert 400_000 < taken(map(json.dumps, desk.transcript[: asked + 1])).unsure_micro <= most
+        assert taken(map(json.dumps, desk.transcript[: asked + 1])).unsure_micro == most
     refused = "init(); say({'type': 'system', 'subtype': 'api_retry', 'error_status': 401})"
     assert desk.run(NEW, refused).usage.unsure_micro == 0
+
+
+def test_a_codex_turn_that_broke_off_is_charged(desk: Desk) -> None:
+    """It tells nothing until its turn is over: a reply for each of its tools, and one more."""
+    prices = {"prices": '{"mine": {"input": 1, "output": 1000000, "cache_read": 1, "cache_write": 10000000}}'}
+    job = {"model": "mine", "options": prices}
+    outcome = desk.run(CODEX, "play(); die()", "done()", job=job)
+    first = next(entry["total"] for entry in desk.kinds("turn ended"))
+    assert (first["calls"], first["unsure_micro"]) == (3, 4 * 532_000)
+    assert (outcome.usage.cost_micro, outcome.usage.unsure_micro) == (None, 4 * 532_000)
+    assert desk.run(CODEX, "init(); " + FAILED % "401 Unauthorized", job=job).usage.unsure_micro == 0
 
 
 @pytest.mark.parametrize("stream", BOTH)
