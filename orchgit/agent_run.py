@@ -20,7 +20,7 @@ from typing import Any
 from orchgit import agents, wire
 from orchgit.agents import handin
 from orchgit.agents.budget import Ledger, taken
-from orchgit.config import Config
+from orchgit.config import Config, state_home
 from orchgit.core import events as e
 from orchgit.core.decide import ENGINE
 from orchgit.eventlog import Store
@@ -148,15 +148,17 @@ def furnish(way: Sandbox, level: Level, config: Config, door: Door, place: Path)
     """This way, with what holds for all programs of a run whose cells are in `place`.
 
     Of the user's repository they may read the objects, and nothing else: its configuration can hold a password, and
-    the log lies beside it.
+    the log lies beside it. Of all cells, of this run and of others, only their own: a cell may hold a credential.
     """
+    homes = state_home(config, os.environ)
     limits = config.sandbox
     most = (
         ("memory", limits.memory_mb << 20), ("processes", limits.processes), ("fsize", limits.file_mb << 20)
     )  # fmt: skip
     return Furnished(
-        way, level, hidden=(*secrets(os.path.expanduser("~")), os.path.realpath(door.common)),
-        readable=(os.path.realpath(place), *map(str, object_stores(door.objects))),
+        way, level,
+        hidden=(*secrets(os.path.expanduser("~")), *map(os.path.realpath, (door.common, homes, place))),
+        readable=tuple(map(str, object_stores(door.objects))),
         limits=tuple((name, value) for name, value in most if value),
     )  # fmt: skip
 

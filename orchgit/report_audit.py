@@ -47,7 +47,19 @@ def audit_lines(told: Told) -> list[str]:
         lines += [f"    ! {f.where}: {f.what}" for f in r.found]
         lines += [f"    - {note}" for note in r.notes]
     lines += [f"  {line}" for line in tail(told)]
-    return [safe(line) for line in lines]
+    return [safe(line) for line in (*lines, conclusion(told))]
+
+
+def conclusion(told: Told) -> str:
+    """The last line: yes, no or cannot say, and for a no what came first."""
+    broken = [r for r in told.results if r.verdict == "violation"]
+    open_ = sum(r.verdict == "inconclusive" for r in told.results)
+    if broken:
+        first = next((f"{f.where}: {f.what}" for r in broken for f in r.found), broken[0].sentence)
+        return f"no: {many(len(broken), 'check')} found a violation, first of all {first}"
+    if open_:
+        return f"cannot say: {many(open_, 'check')} could not be decided, the others pass"
+    return f"yes: all {len(told.results)} checks pass"
 
 
 def audit_json(told: Told) -> dict[str, Any]:

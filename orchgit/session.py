@@ -427,6 +427,13 @@ def begin(
     sandbox, level = confine(config, options.allow_unsandboxed)
     loose = [role for role, network in config.network.asked().items() if level.reach(network) != network]
     said += [f"the network is open here, whatever [network] says, for: {', '.join(loose)}"] if loose else []
+    used = {m.member.backend for m in chosen}
+    inside = {name for name in used if agents.backend(name).needs(config.options(name)).network == "open"}
+    if inside and not level.secrets:
+        said.append(
+            f"the sandbox here ({level.name}) hides nothing from reading: what {', '.join(sorted(inside))} gets as its "
+            "credential, every agent of this run can read"
+        )
     said = [*people.warnings, *said]
     wrong = plan_problems(plan, [m.member for m in chosen], config, door, repo.head) if plan else ()
     if wrong:

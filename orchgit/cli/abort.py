@@ -17,4 +17,4 @@ def command(run: Target = "", why: Annotated[str, typer.Option(help="The reason;
     """End a run, or an attempt that is paused, keeping what the workers have."""
     if "/" in run:
         return go_on(run, stop=True)
-    return tell(store_of(run), e.AbortRequested(why[:1500]), "abort requested")
+    return tell(store_of(run), e.AbortRequested(why[:1500]), "abort requested: no agent starts any more")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from orchgit.core.plan import Problem
     from orchgit.session import Session
 
+YES = ("y", "yes")
+
 
 class _Overtaken(Exception):
     """Somebody else spoke first, on the forge or in another terminal: it is in the inbox."""
@@ -77,19 +79,26 @@ class Human:
         show_plan(out, proposal.plan, plan_title(run), run.started.base if run.started else "")
         while True:
             answer = self._ask("\nApprove this plan?  y, n, show (the tasks), edit, or say what to change: ").strip()
-            if answer in ("y", "yes"):
+            word = answer.casefold()
+            if word in YES:
                 return self._draft(approval(self._store, run))
-            if answer in ("n", "no"):
+            if word in ("n", "no", "q", "quit"):
+                print("(nothing is decided: the plan waits)", file=sys.stderr)
                 return None
-            if answer in ("s", "show"):
+            if word in ("s", "show"):
                 out.print("\n\n".join(plan_text(proposal.plan)))
-            elif answer in ("e", "edit"):
+            elif word in ("e", "edit"):
                 edited = self._edit(proposal.plan, run)
                 if edited is not None:
                     version = proposal.version + 1
                     return self._draft(e.PlanProposed(version, e.plan_digest(edited), edited))
-            elif answer:
+            elif answer and (" " in answer or self._sure(answer)):  # one word may be a slip, and a new plan costs
                 return self._draft(e.PlanRejected(proposal.version, answer[:4000]))
+
+    def _sure(self, answer: str) -> bool:
+        return (
+            self._ask(f"Send the plan back, with {safe(answer)!r} as what to change?  y, n: ").strip().casefold() in YES
+        )
 
     def _blockers(self, run: Run) -> list[e.Draft] | None:
         blocker = run.open_blockers()[0]
@@ -101,7 +110,7 @@ class Human:
         if blocker.kind == "scope":
             attempt = run.works[blocker.about].attempt
             answer = self._ask("Grant it?  y, or why not (nothing to leave it for now): ").strip()
-            if answer in ("y", "yes"):
+            if answer.casefold() in YES:
                 return self._draft(e.ScopeGranted(blocker.about, attempt, run.works[blocker.about].asked))
             return self._draft(e.ScopeRefused(blocker.about, attempt, answer[:1500])) if answer else None
         answer = self._ask("What should be done? (nothing to leave it for now) ").strip()
@@ -144,5 +153,5 @@ def edit(plan: e.Plan, judge: Callable[[e.Plan], Iterable[Problem]]) -> e.Plan |
             if not wrong:
                 return None if edited == plan else edited
             print("This plan cannot be run:\n" + "\n".join(f"  - {safe(w)}" for w in wrong), file=sys.stderr)
-            if _ask("Edit again? (y/n) ").strip() not in ("y", "yes"):
+            if _ask("Edit again? (y/n) ").strip().casefold() not in YES:
                 return None

@@ -24,5 +24,7 @@ def command(
             print(f"{status.state:<8} hook {status.name}" + (f": {status.detail}" if status.detail else ""))
     for remote, new in publish.follow(repo.root) if follow else []:
         print(f"{'written' if new else 'kept':<8} fetch of {remote}: {publish.refspec(remote)}")
-    print("next: look through .claude/agents and .orchestration/config.toml, commit them, then: orchgit start ISSUE.md")
+    print(
+        "next: orchgit start ISSUE.md    (.claude/agents and .orchestration/config.toml are yours to change and commit)"
+    )
     return 0

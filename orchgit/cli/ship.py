@@ -108,7 +108,8 @@ def _pull_requests(repo: UserRepo, store: Store, state: Run, *, dry_run: bool, w
     if state.settings.forge == "local":
         raise OrchgitError(
             Kind.USAGE, f"run {state.id} has no forge", "it was started without one, and keeps its configuration",
-            f"orchgit ship {state.id} --push REMOTE, and open pull requests by hand",
+            f"orchgit ship {state.id} --push REMOTE, and open pull requests by hand\n"
+            'before the next start: kind = "github" in [forge] of .orchestration/config.toml (docs/github.md)',
         )  # fmt: skip
     if state.shipped:
         print(f"already shipped: {state.shipped}")

@@ -210,6 +210,10 @@ def restrict(spec: dict) -> None:  # type: ignore[type-arg]
     # Python ignores the last two, and an exec would keep that.
     for number in (*ENDINGS, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_IGN if spec["deaf"] and number in ENDINGS else signal.SIG_DFL)
+    # One that came before this process had a group of its own is still pending, and would end it: ignoring discards.
+    for number in (PAUSE, RESUME):
+        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if spec["rights"] == "dropped":
         call("no_new_privs", libc.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # Landlock asks for it

@@ -287,7 +287,7 @@ def moved(repo: Repo, base: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", range(BATCHES))
+@pytest.mark.parametrize("batch", [n if n < 3 else pytest.param(n, marks=pytest.mark.whole) for n in range(BATCHES)])
 def test_honest_branches(
     batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:

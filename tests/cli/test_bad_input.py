@@ -335,7 +335,7 @@ def test_a_playbook_that_cannot_be_used(world: World) -> None:
 
 def test_a_backend_that_does_not_exist(world: World) -> None:
     said = world.run("start", str(world.issue()), "--backend", "antropic", code=2).err
-    words(said, "no agent backend 'antropic'", "one of: anthropic, scripted")
+    words(said, "no agent backend 'antropic'", "one of: claude, codex, anthropic, scripted")
 
 
 # -- repositories ----------------------------------------------------------------------------------------

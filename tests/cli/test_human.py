@@ -69,7 +69,7 @@ def test_yes(world: World) -> None:
             assert word in shown
         assert "grep -n" in shown
         assert not world.events("assignment.started")
-        person.type("y")
+        person.type("Y")
         person.expect("completed")
         text = person.end(0)
     approved = world.one("plan.approved")
@@ -82,9 +82,14 @@ def test_yes(world: World) -> None:
 def test_no_leaves_it_waiting(world: World) -> None:
     with Terminal(world, *world.start_args(simple())) as person:
         person.expect(ASKS)
+        person.type("ok")  # a slip, and not worth another plan
+        person.expect("Send the plan back, with 'ok' as what to change?")
         person.type("n")
+        person.expect(ASKS)
+        person.type("N")
         text = person.end(4)
     assert f"orchgit approve {world.name}" in text
+    assert "nothing is decided" in text
     assert not world.events("plan.rejected")
     assert not world.events("plan.approved")
     world.run("approve")

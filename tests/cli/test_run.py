@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from orchgit.sandbox import best
 from tests.support.scenario import (
     FILES,
     Book,
@@ -844,3 +845,23 @@ def test_clean_removes_the_branches_and_keeps_the_log(world: World) -> None:
     assert left == [f"refs/heads/orchgit/{run}/integration", f"refs/orchgit/runs/{run}"]
     assert world.run("log", run).out
     assert world.run("audit", run).code == 0
+
+
+@pytest.mark.skipif("bwrap" not in best(False)[1].name, reason="only bubblewrap hides what lies outside")
+def test_a_cell_is_hidden_from_every_other(tmp_path: Path) -> None:
+    """A CLI agent has its credential there."""
+    world = make(tmp_path / "w")
+    book = Book(
+        piece("api", "api-agent", ["src/api/**"], checks=["cat src/api/billing.py"]),
+        piece("docs", "docs-agent", ["docs/**"], checks=["cat docs/billing.md"]),
+    )
+    book.work("api", turn(bash("echo sesame >$HOME/key; echo sesame >$TMPDIR/key")), turn(delay_ms=2500),
+              turn(write("src/api/billing.py", "billing = 1\n")))  # fmt: skip
+    peek = "sleep 1; ls ../..; cat ../../*/home/key ../../*/tmp/key; echo looked"
+    book.work("docs", turn(bash(peek)), turn(write("docs/billing.md", "# Billing\n")))
+    world.start(book)
+    said = world.blob(world.one("agent.exited", member="docs-agent")["data"]["transcript"])
+    assert "looked" in said
+    assert "docs-1" in said
+    assert "api-1" not in said
+    assert "sesame" not in said

@@ -115,6 +115,25 @@ def test_paused_at_its_very_start(tmp_path: Path) -> None:
         assert child.finish(deadline_s=20).returncode == 0
 
 
+def test_a_pause_between_the_fork_and_its_own_group_does_not_end_the_program(tmp_path: Path) -> None:
+    """The signal is pending in the program by then, and is not the program's."""
+    (tmp_path / "tmp").mkdir()
+    argv = sandbox("none").argv(Confinement((str(tmp_path),), str(tmp_path / "tmp")), ["/bin/echo", "up"])
+    at = argv.index("-c") + 1
+    argv[at] = argv[at].replace("keeper.main(", f"exec({EARLY!r}); keeper.main(")
+    ended = start(argv, cwd=str(tmp_path), env=base_env(str(tmp_path), str(tmp_path)), sweeps=True).finish(
+        deadline_s=20
+    )
+    assert (ended.returncode, ended.stdout) == (0, b"up\n"), ended.stderr
+
+
+EARLY = """
+import os, signal
+setsid = os.setsid
+os.setsid = lambda: (os.kill(os.getpid(), signal.SIGUSR1), setsid())
+"""
+
+
 def test_a_limit_of_time_ends_a_paused_one(tmp_path: Path) -> None:
     child = start(["/bin/sleep", "300"], cwd=str(tmp_path), env={}, sweeps=False)
     child.pause()
