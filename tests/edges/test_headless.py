@@ -368,11 +368,13 @@ done()"""
 def test_those_who_share_a_budget_keep_to_it_while_they_work(desk: Desk) -> None:
     """0.30 dollars a reply, two at the same time, 1.50 for both; each was told that all of it is left."""
     ledger, limits = Ledger(Budget(cost_micro=1_500_000), Budget()), Limits(cost_micro=5_000_000)
+    desk.install(NEW, REPLIES)
     with ThreadPoolExecutor() as pool:
-        both = [pool.submit(desk.run, NEW, REPLIES, job={"purse": ledger.purse(limits, ())}) for _ in range(2)]
+        other = Desk(desk.place, desk.bin)
+        both = [pool.submit(one.again, job={"purse": ledger.purse(limits, ())}) for one in (desk, other)]
     outcomes = [one.result() for one in both]
     assert {outcome.status for outcome in outcomes} == {"run_budget"}
-    assert all(outcome.session for outcome in outcomes)
+    assert any(outcome.session for outcome in outcomes)
     assert sum(outcome.usage.calls for outcome in outcomes) <= 5 + 2  # the one too many, of each
     assert ledger.purse(limits, ()).left().cost_micro == 0
 
