@@ -362,7 +362,7 @@ class Config(_Section):
         if backend == "anthropic":
             given = {"thinking": self.anthropic.thinking, "effort": self.anthropic.effort}
             given |= {"long_context": str(self.anthropic.long_context), "prices": self._prices()}
-        elif backend == "codex":
+        elif backend in ("claude", "codex"):
             given = {"prices": self._prices()}
         elif backend == "scripted":
             given = {"playbook": self.scripted.playbook}

@@ -4,7 +4,8 @@ Checked before the spending: a backend that makes its own calls reserves what th
 given less output where less is left; what the call did cost is settled after it. Agents that work at the same time
 share the accounts, so that together they cannot go beyond them either. A call of which nobody knows what it took is
 charged with all that was reserved for it: what is unknown is never free. A backend whose agent makes calls by itself
-settles after each turn, and stops it.
+says what a turn has taken while it is under way, so that all who share an account stop when they are beyond it
+together, and settles after the turn.
 
 Nothing is written here. The accounts of a run begin with what its log says was spent (effects.py), so they hold across
 restarts.
@@ -39,7 +40,7 @@ class Spent(Exception):
 
 @dataclass
 class Account:
-    """All amounts as in Budget. `held`: reserved by calls that are under way."""
+    """All amounts as in Budget. `held`: reserved by calls that are under way. `running`: taken by turns that are."""
 
     level: Level
     name: str  # for the words: "the run", "assignment api", "this attempt"
@@ -50,6 +51,9 @@ class Account:
     ms: int = 0
     held_micro: int = 0
     held_tokens: int = 0
+    running_micro: int = 0
+    running_tokens: int = 0
+    running_turns: int = 0
     at_work: dict[int, Callable[[], float]] = field(default_factory=dict)  # agents at work: seconds since they began
 
     def add(self, used: Used) -> None:
@@ -61,10 +65,15 @@ class Account:
         self.ms += used.duration_ms
 
     def left_micro(self) -> int | None:
-        return None if self.limit.cost_micro is None else self.limit.cost_micro - self.cost_micro - self.held_micro
+        taken = self.cost_micro + self.held_micro + self.running_micro
+        return None if self.limit.cost_micro is None else self.limit.cost_micro - taken
 
     def left_tokens(self) -> int | None:
-        return None if self.limit.tokens is None else self.limit.tokens - self.tokens - self.held_tokens
+        taken = self.tokens + self.held_tokens + self.running_tokens
+        return None if self.limit.tokens is None else self.limit.tokens - taken
+
+    def left_turns(self) -> int | None:
+        return None if self.limit.turns is None else self.limit.turns - self.turns - self.running_turns
 
     def left_s(self) -> float | None:
         if self.limit.seconds is None:
@@ -82,11 +91,23 @@ class Account:
             return self.words("turns")
         return self.words("seconds") if seconds is not None and seconds <= 0 else ""
 
+    def beyond(self) -> str:
+        """Likewise which one the turns under way have gone beyond. What calls have reserved is not taken yet."""
+        money, tokens, turns = self.left_micro(), self.left_tokens(), self.left_turns()
+        if money is not None and money + self.held_micro < 0:
+            return self.words("money")
+        if tokens is not None and tokens + self.held_tokens < 0:
+            return self.words("tokens")
+        return self.words("turns") if turns is not None and turns < 0 else ""
+
     def words(self, what: Literal["money", "tokens", "turns", "seconds"]) -> str:
         spent, limit = {
-            "money": (f"${self.cost_micro / MILLION:.4f}", f"${(self.limit.cost_micro or 0) / MILLION:.2f}"),
-            "tokens": (f"{self.tokens} tokens", f"{self.limit.tokens} tokens"),
-            "turns": (f"{self.turns} turns", f"{self.limit.turns} turns"),
+            "money": (
+                f"${(self.cost_micro + self.running_micro) / MILLION:.4f}",
+                f"${(self.limit.cost_micro or 0) / MILLION:.2f}",
+            ),
+            "tokens": (f"{self.tokens + self.running_tokens} tokens", f"{self.limit.tokens} tokens"),
+            "turns": (f"{self.turns + self.running_turns} turns", f"{self.limit.turns} turns"),
             "seconds": (f"{self.ms // 1000} s", f"{self.limit.seconds} s"),
         }[what]
         return f"{self.name}: {spent} of the budget of {limit} are spent, and the next call could go beyond it"
@@ -107,6 +128,7 @@ class Purse:
     def __init__(self, accounts: Sequence[Account], lock: threading.Condition | None = None) -> None:
         self.accounts = accounts
         self._lock = lock or threading.Condition()
+        self._running: tuple[int, ...] = (0, 0, 0)  # micro, tokens, turns
 
     def reserve(
         self, needed: int, output: int, price: Price | None, least: int, check: Callable[[], None]
@@ -162,15 +184,29 @@ class Purse:
                 account.cost_micro += micro
             self._lock.notify_all()
 
-    def spend(self, usage: Usage) -> None:
-        """What an agent that makes its own calls took since the last time. Raises Spent where one is met: stop it."""
+    def run(self, usage: Usage, micro: int) -> None:
+        """What the turn under way of an agent that makes its own calls has taken so far. All who share see it."""
         with self._lock:
+            self._run(micro, usage.input + usage.output + usage.cache_read + usage.cache_write, usage.calls)
+
+    def _run(self, *now: int) -> None:
+        micro, tokens, turns = (new - old for new, old in zip(now, self._running, strict=True))
+        self._running = now
+        for account in self.accounts:
+            account.running_micro += micro
+            account.running_tokens += tokens
+            account.running_turns += turns
+
+    def spend(self, usage: Usage) -> None:
+        """What an agent that makes its own calls took in its turn. Raises Spent where a limit is met: stop it."""
+        with self._lock:
+            self._run(0, 0, 0)
             for account in self.accounts:
                 account.add(used(usage, 0))
             for account in self.accounts:
                 if words := account.over():
                     raise Spent(account.level, words)
-                if usage.cost_micro is None and account.limit.cost_micro is not None:
+                if usage.cost_micro is None and not usage.unsure_micro and account.limit.cost_micro is not None:
                     raise Spent(account.level, NO_COST)
 
     def check(self) -> None:
@@ -179,6 +215,13 @@ class Purse:
             left = account.left_s()
             if left is not None and left <= 0:
                 raise Spent(account.level, account.words("seconds"))
+
+    def watch(self) -> None:
+        """`check`, for an agent that makes its own calls: also when those under way are beyond an account together."""
+        self.check()
+        for account in self.accounts:
+            if words := account.beyond():
+                raise Spent(account.level, words)
 
     def begun(self) -> None:
         """Before an agent begins that makes its own calls: raises Spent when a budget is used up already."""
@@ -195,10 +238,9 @@ class Purse:
                 return min((max(0, v) for v in values if v is not None), default=None)
 
             a = self.accounts
-            turns = [None if x.limit.turns is None else x.limit.turns - x.turns for x in a]
             seconds = [None if (left := x.left_s()) is None else int(left) for x in a]
-            return Budget(least([x.left_micro() for x in a]), least([x.left_tokens() for x in a]), least(turns),
-                          least(seconds))  # fmt: skip
+            return Budget(least([x.left_micro() for x in a]), least([x.left_tokens() for x in a]),
+                          least([x.left_turns() for x in a]), least(seconds))  # fmt: skip
 
     def begin(self, worked: Callable[[], float]) -> None:
         """The agent works from now on; `worked` gives the seconds since."""
@@ -291,8 +333,8 @@ def usage(taken: Used) -> Usage:
 def taken(transcript: Iterable[str]) -> Used:
     """What an agent run had taken when its transcript broke off; the call that was under way, at its worst.
 
-    Of each entry: `total`, of all calls since the last `start`; of a `request`, what it can take at most; `ms`, how
-    long the agent had worked. A backend that keeps no such count is of unknown cost.
+    Of each entry: `total`, of all calls since the last `start`; of a `request`, what it can take at most, where its
+    `total` does not say; `ms`, how long the agent had worked. A backend that keeps no such count is of unknown cost.
     """
     before, since, call, ms = Usage(cost_micro=0), Usage(cost_micro=0), (0, 0), 0
     counted = unknown = False
@@ -302,11 +344,11 @@ def taken(transcript: Iterable[str]) -> Used:
             ms = int(entry.get("ms", ms))
             if entry["kind"] == "start":
                 before, since = plus(before, since), Usage(cost_micro=0)
-            if entry["kind"] == "request":
+            if "total" in entry:
+                since, call, counted, unknown = Usage(**entry["total"]), (0, 0), True, False
+            elif entry["kind"] == "request":
                 unknown = "tokens" not in entry  # until it has ended, nobody can say
                 call = (int(entry.get("tokens", 0)), int(entry.get("micro", 0)))
-            elif "total" in entry:
-                since, call, counted, unknown = Usage(**entry["total"]), (0, 0), True, False
         except (ValueError, TypeError, KeyError, AttributeError):
             continue  # torn, or of a backend that keeps no such count
     known = plus(before, since)

@@ -34,6 +34,7 @@ from orchgit.agents.headless import (
     environment,
     mcp_server,
     named,
+    price,
     report_schema,
     silence,
     taken_up,
@@ -139,6 +140,7 @@ class _Claude:
 
     def __init__(self, job: Job, path: str) -> None:
         self.job, self.path = job, path
+        self.price = price(job, job.model)
         kept = taken_up(job.session)
         self.conversation = str(kept.get("conversation", ""))
         self.seen: dict[str, int] = {str(key): counted(value) for key, value in kept.get("seen", {}).items()}
@@ -219,15 +221,20 @@ class _Claude:
             raise Over("auth", f"the credential was refused: {why}", LOGIN)
 
     def replied(self, message: Mapping[str, Any], turn: Turn) -> None:
-        """One line for every block of a reply; the usage on it is of the beginning, the same each time."""
+        """One line for every block of a reply; the usage on it is of the beginning, the same each time: how much was
+        written its length must tell. Four characters are a token, about."""
         usage = message.get("usage") or {}
         if message.get("model") != "<synthetic>":
-            now = Usage(
-                1, counted(usage.get("input_tokens")), counted(usage.get("output_tokens")),
+            name, all_ = str(message["id"]), turn.usage
+            was = self.messages.get(name, Usage())
+            length = len(json.dumps(message["content"], ensure_ascii=False)) // 4
+            now = self.messages[name] = Usage(
+                1, counted(usage.get("input_tokens")), max(was.output + length, counted(usage.get("output_tokens"))),
                 counted(usage.get("cache_read_input_tokens")), counted(usage.get("cache_creation_input_tokens")),
             )  # fmt: skip
-            name, all_ = str(message["id"]), turn.usage
-            was, self.messages[name] = self.messages.get(name, Usage()), now
+            self.price = price(self.job, str(message.get("model"))) or self.price
+            if self.price is not None:
+                turn.micro += self.price.cost_micro(now) - (self.price.cost_micro(was) if was.calls else 0)
             turn.usage = Usage(
                 all_.calls + now.calls - was.calls, all_.input + now.input - was.input,
                 all_.output + now.output - was.output, all_.cache_read + now.cache_read - was.cache_read,

@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchgit.agents import Cost, Job, Needs, Outcome, Probe, Usage, prices
+from orchgit.agents import Cost, Job, Needs, Outcome, Probe, Usage
 from orchgit.agents.budget import purse_of
 from orchgit.agents.headless import (
     Failure,
@@ -34,6 +34,7 @@ from orchgit.agents.headless import (
     ending,
     environment,
     named,
+    price,
     report_schema,
     silence,
     taken_up,
@@ -103,7 +104,7 @@ class CodexBackend:
         _, problem = _login()
         if problem:
             return Outcome("auth", None, problem, LOGIN)
-        if (job.purse or purse_of(job.limits)).left().cost_micro is not None and _price(job) is None:
+        if (job.purse or purse_of(job.limits)).left().cost_micro is not None and price(job, job.model) is None:
             words = f"there is a money limit, and the price of its model ({job.model}) is unknown"
             return Outcome("error", None, words, "set a token limit instead")
         try:
@@ -111,11 +112,6 @@ class CodexBackend:
         except ValueError as error:
             return Outcome("error", None, f"the session to go on from cannot be read: {error}")
         return converse(job, dialect)
-
-
-def _price(job: Job) -> prices.Price | None:
-    given = job.options.get("prices")
-    return prices.price_of(job.model, prices.parse_overrides(given) if given else None)
 
 
 def _login() -> tuple[str, str]:
@@ -150,6 +146,7 @@ class _Codex:
 
     def __init__(self, job: Job, path: str) -> None:
         self.job, self.path = job, path
+        self.price = price(job, job.model)
         kept = taken_up(job.session)
         self.conversation = str(kept.get("conversation", ""))
         self.seen: dict[str, int] = {str(key): counted(value) for key, value in kept.get("seen", {}).items()}
@@ -261,8 +258,7 @@ class _Codex:
         self.seen = now
         # Its input has the cached part in it, as ours has not.
         spent = Usage(turn.usage.calls + 1, max(0, total - cached - written), output, cached, written)
-        price = _price(self.job)
-        turn.usage = replace(spent, cost_micro=None if price is None else price.cost_micro(spent))
+        turn.usage = replace(spent, cost_micro=None if self.price is None else self.price.cost_micro(spent))
         try:
             turn.report = json.loads(self.last)
         except ValueError:

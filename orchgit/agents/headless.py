@@ -26,8 +26,9 @@ from typing import Any, Protocol
 
 from orchgit.agents import Job, Outcome, ResultTool, Status, Usage, handin
 from orchgit.agents.anthropic_api import strict_schema
-from orchgit.agents.budget import Spent, purse_of
+from orchgit.agents.budget import Spent, plus, purse_of
 from orchgit.agents.loop import GOES_ON
+from orchgit.agents.prices import Price, parse_overrides, price_of
 from orchgit.agents.toolbox import RESULT_CHARS, shorten
 from orchgit.core.events import Budget
 from orchgit.process import Child
@@ -42,6 +43,7 @@ REMINDERS = 1  # for a turn that ended without a result
 CORRECTIONS = 2  # of a result that its parser refuses
 PAUSES_S = (1.0, 10.0)  # before a turn that was interrupted is taken up again; then it has failed
 MOST = 1 << 48  # of anything that is counted
+UNHEARD = 50_000, 32_000  # tokens that a reply of which nothing is known has read anew, and written, at most
 DENIALS = 5  # told of one tool call
 PROXIES = tuple(name for plain in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY") for name in (plain, plain.lower()))
 
@@ -125,6 +127,7 @@ class Turn:
     report: object = None  # its structured output
     noise: int = 0
     usage: Usage = field(default_factory=lambda: Usage(cost_micro=None))
+    micro: int = 0  # what its replies have cost so far, by their price
     tools: dict[str, tuple[str, str]] = field(default_factory=dict)  # id -> (name, what it is about)
 
     def say(self, text: str) -> None:
@@ -166,6 +169,7 @@ class Dialect(Protocol):
         """It ended without its last word."""
 
     conversation: str
+    price: Price | None  # of a reply, as far as it is known
 
     @property
     def memory(self) -> Mapping[str, Any]:
@@ -189,7 +193,7 @@ class _Talk:
         self.job, self.dialect = job, dialect
         self.usage = Usage(cost_micro=0)
         self.purse = job.purse or purse_of(job.limits)
-        self.left = Budget()  # when the turn began
+        self.left = Budget()  # when the turn began: what it was handed
         self.until_s = job.clock() + job.limits.seconds
         self.results = {result.name: result for result in job.results}
         self.known = bool(job.session)  # whether there is a conversation to take up
@@ -269,7 +273,7 @@ class _Talk:
         except (OSError, ValueError) as error:  # ValueError: a NUL in a word
             turn.failure = Failure("error", f"it could not be started: {error}")
             return turn
-        self.job.record({"kind": "request"})
+        self.job.record({"kind": "request", "total": vars(plus(self.usage, self.charge(turn)))})
         feeder = threading.Thread(
             target=_feed, args=(child, given + start.prompt.encode("utf-8", "replace")), daemon=True
         )
@@ -320,7 +324,7 @@ class _Talk:
         return ended.returncode, ended.stderr.decode("utf-8", "replace").strip()[-2000:]
 
     def hear(self, line: bytes, turn: Turn) -> None:
-        text = line.decode("utf-8", "replace")
+        text, before = line.decode("utf-8", "replace"), turn.usage
         try:
             said = json.loads(text)
             if not isinstance(said, dict):
@@ -332,28 +336,44 @@ class _Talk:
             turn.noise += 1
             if turn.noise <= NOISE:
                 self.job.record({"kind": "noise", "why": repr(error)[:200], "text": shorten(text, 2000)})
+        if turn.usage != before and not turn.ended:
+            # For who shares the accounts, and for who finds the transcript of an engine that died.
+            self.purse.run(turn.usage, turn.micro)
+            self.job.record({"kind": "so far", "total": vars(plus(self.usage, self.charge(turn)))})
 
     def check(self, turn: Turn) -> None:
         if self.job.stop.is_set():
             raise Over("stopped", "the engine asked it to stop")
         if self.job.clock() >= self.until_s:
             raise Over("time", f"the time limit of {self.job.limits.seconds} s was reached")
-        used = turn.usage
-        if self.left.turns is not None and used.calls > self.left.turns:
+        if self.left.turns is not None and turn.usage.calls > self.left.turns:
             raise Over("turns", f"the limit of {self.job.limits.turns} turns was reached")
-        tokens = used.input + used.output + used.cache_read + used.cache_write
-        if self.left.tokens is not None and tokens > self.left.tokens:
-            raise Over("budget", "its tokens are used up")
         try:
-            self.purse.check()
+            self.purse.watch()
         except Spent as spent:
             raise Over(spent.status, spent.words) from None
 
+    def charge(self, turn: Turn) -> Usage:
+        """What it took, were it over now. Without a last word that tells, at its worst: one reply more than was heard
+        (all of them, where the stream does not tell what they cost), and never more than it was handed."""
+        used, failure = turn.usage, turn.failure
+        if turn.ended and (failure is None or used.cost_micro is not None):
+            return used
+        if failure is not None and failure.status in ("auth", "limited") and not used.calls:
+            return Usage(cost_micro=0)  # its service took no call
+        heard = used.input + used.output + used.cache_read + used.cache_write
+        replies = 1 if heard else used.calls + 1
+        tokens = _most(replies * sum(UNHEARD), self.left.tokens, heard)
+        price = self.dialect.price
+        micro = turn.micro + replies * price.most_micro(*UNHEARD) if price else None
+        return replace(used, unsure_tokens=tokens, unsure_micro=_most(micro, self.left.cost_micro, 0))
+
     def count(self, turn: Turn) -> None:
-        self.usage = added(self.usage, turn.usage)
+        took = self.charge(turn)
+        self.usage = plus(self.usage, took)
         self.job.record({"kind": "turn ended", "total": vars(self.usage)})
         try:
-            self.purse.spend(turn.usage)
+            self.purse.spend(took)
         except Spent as spent:
             failure = turn.failure
             if turn.report is None and (failure is None or failure.passing or failure.status in ("budget", "turns")):
@@ -384,13 +404,16 @@ def _feed(child: Child, data: bytes) -> None:
     child.end_input()
 
 
-def added(a: Usage, b: Usage) -> Usage:
-    """A sum with a hole in it is no sum: unknown and anything is unknown."""
-    cost = None if a.cost_micro is None or b.cost_micro is None else a.cost_micro + b.cost_micro
-    return Usage(
-        a.calls + b.calls, a.input + b.input, a.output + b.output, a.cache_read + b.cache_read,
-        a.cache_write + b.cache_write, cost,
-    )  # fmt: skip
+def price(job: Job, model: str) -> Price | None:
+    """By the user's word, else by our table."""
+    given = job.options.get("prices")
+    return price_of(model, parse_overrides(given) if given else None)
+
+
+def _most(estimate: int | None, handed: int | None, heard: int) -> int:
+    """What may have been taken beside what was heard; 0 when there is nothing to tell it by."""
+    known = [amount for amount in (estimate, None if handed is None else handed - heard) if amount is not None]
+    return max(0, min(known, default=0))
 
 
 def counted(value: Any) -> int:

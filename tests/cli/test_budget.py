@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import fake_cli
 from tests.support.messages_server import MessagesServer
 from tests.support.scenario import Book, Turn, World, bash, make, piece, report, turn, write
 
@@ -130,6 +131,40 @@ def test_an_engine_that_died_has_spent_what_it_has_spent(world: World) -> None:
             "api-agent        work/api attempt 1 $0.30, at most $0.40 more for calls that broke off"
             in world.run("status").out
         )
+
+
+REPLIES = """init()
+for n in range(20):
+    usage = {"input_tokens": 100_000, "output_tokens": 10_000}
+    block = {"type": "text", "text": "told " + arg("--max-budget-usd")}
+    say({"type": "assistant", "message": {"id": n, "model": "claude-sonnet-5-5", "usage": usage, "content": [block]}})
+time.sleep(60)"""
+
+
+def test_a_program_that_was_killed_with_its_engine_has_spent_too(world: World) -> None:
+    """Its word on what it cost never came: 20 replies of 0.30 dollars, and it is told what those leave."""
+    world.put({".orchestration/config.toml": "[budget]\ncost_usd = 10.0\n"})
+    world.extra_env["ANTHROPIC_API_KEY"] = KEY
+    fake_cli.install(world.root / "bin", "claude-2.1.330", REPLIES)
+    world.extra_env["PATH"] = f"{world.root / 'bin'}:{os.environ['PATH']}"
+    book = Book(piece("api", "api-agent", ["src/api/**"], checks=["cat src/api/a.py"]))
+    args = world.start_args(book, "--yes", "--agent", "api-agent=claude")
+
+    def told() -> str:
+        return "".join(path.read_text() for path in world.runs.rglob("live/*.jsonl"))
+
+    engine = world.spawn(*args)
+    world.wait_for(lambda: told().count('"text": "told 10.0') == 20, "all replies")
+    os.kill(engine.pid, signal.SIGKILL)
+    engine.wait()
+    world.none_left()
+    world.run("resume", code=4)
+    lost = world.one("agent.exited", status="lost")["data"]
+    assert (lost["calls"], lost["cost_micro"]) == (20, None)
+    assert 6_000_000 < lost["unsure_micro"] < 7_000_000
+    (second,) = world.events("agent.exited", status="run_budget")
+    assert second["data"]["calls"] <= 15
+    assert world.one("blocker.raised")["data"]["cause_kind"] == "budget"
 
 
 def test_a_price_that_nobody_knows_is_no_price_of_nothing(world: World) -> None:

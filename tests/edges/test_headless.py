@@ -12,6 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +23,7 @@ import pytest
 from orchgit import patience, wire
 from orchgit.agent_run import Place, confined, refusal, results
 from orchgit.agents import Job, Limits, Outcome, backend, headless
-from orchgit.agents.budget import Ledger
+from orchgit.agents.budget import Ledger, taken
 from orchgit.agents.claude import _rule
 from orchgit.agents.headless import denied, report_schema
 from orchgit.agents.toolbox import RESULT_CHARS
@@ -402,6 +403,65 @@ def test_shared_budgets(desk: Desk) -> None:
     ledger.raise_by(Budget(cost_micro=took - 1_000_000))
     outcome = desk.run(NEW, "init(); last(structured_output=None)", job={"purse": ledger.purse(limits, ())})
     assert (outcome.status, json.loads(outcome.session)["conversation"]) == ("run_budget", outcome.conversation)
+
+
+REPLIES = """init()
+for n in range(50):
+    usage = {"input_tokens": 100_000, "output_tokens": 10_000}
+    block = {"type": "text", "text": str(n)}
+    say({"type": "assistant", "message": {"id": n, "model": "claude-sonnet-5-5", "usage": usage, "content": [block]}})
+    time.sleep(0.2)
+done()"""
+
+
+def test_those_who_share_a_budget_keep_to_it_while_they_work(desk: Desk) -> None:
+    """0.30 dollars a reply, two at the same time, 1.50 for both; each was told that all of it is left."""
+    ledger, limits = Ledger(Budget(cost_micro=1_500_000), Budget()), Limits(cost_micro=5_000_000)
+    desk.install(NEW, REPLIES)
+    with ThreadPoolExecutor() as pool:
+        other = Desk(desk.place, desk.bin)
+        both = [pool.submit(one.again, job={"purse": ledger.purse(limits, ())}) for one in (desk, other)]
+    outcomes = [one.result() for one in both]
+    assert {outcome.status for outcome in outcomes} == {"run_budget"}
+    assert any(outcome.session for outcome in outcomes)
+    assert sum(outcome.usage.calls for outcome in outcomes) <= 5 + 2  # the one too many, of each
+    assert ledger.purse(limits, ()).left().cost_micro == 0
+
+
+def test_a_turn_that_broke_off_is_charged(desk: Desk) -> None:
+    """Never more than it was handed; a service that took no call has cost nothing."""
+    script = REPLIES.replace("done()", "die()").replace("range(50)", "range(2)").replace("sleep(0.2)", "sleep(0)")
+    ledger, limits = Ledger(Budget(cost_micro=9_000_000), Budget()), Limits()
+    outcome = desk.run(NEW, script, "init(); last(structured_output={})", job={"purse": ledger.purse(limits, ())})
+    assert outcome.usage.cost_micro is None
+    assert 600_000 < outcome.usage.unsure_micro < 1_200_000
+    assert 7_000_000 < (ledger.purse(limits, ()).left().cost_micro or 0) < 8_400_000
+    # Its engine killed instead, its transcript says the same.
+    cut = next(n for n, entry in enumerate(desk.transcript) if entry["kind"] == "turn ended")
+    for end in (cut, cut + 1):
+        assert taken(map(json.dumps, desk.transcript[:end])).unsure_micro == outcome.usage.unsure_micro
+    prices = {"prices": '{"mine": {"input": 1, "output": 1000000, "cache_read": 1, "cache_write": 10000000}}'}
+    # The whole that it was handed, or a reply at its worst.
+    for model, most in (("a-model-without-a-price", 3_000_000), ("claude-sonnet-5-5", 445_000), ("mine", 532_000)):
+        desk.transcript.clear()
+        desk.install(NEW, "die()")
+        purse = Ledger(Budget(cost_micro=3_000_000), Budget()).purse(limits, ())
+        desk.again(job={"purse": purse, "model": model, "options": prices})
+        asked = next(n for n, entry in enumerate(desk.transcript) if entry["kind"] == "request")
+        assert taken(map(json.dumps, desk.transcript[: asked + 1])).unsure_micro == most
+    refused = "init(); say({'type': 'system', 'subtype': 'api_retry', 'error_status': 401})"
+    assert desk.run(NEW, refused).usage.unsure_micro == 0
+
+
+def test_a_codex_turn_that_broke_off_is_charged(desk: Desk) -> None:
+    """It tells nothing until its turn is over: a reply for each of its tools, and one more."""
+    prices = {"prices": '{"mine": {"input": 1, "output": 1000000, "cache_read": 1, "cache_write": 10000000}}'}
+    job = {"model": "mine", "options": prices}
+    outcome = desk.run(CODEX, "play(); die()", "done()", job=job)
+    first = next(entry["total"] for entry in desk.kinds("turn ended"))
+    assert (first["calls"], first["unsure_micro"]) == (3, 4 * 532_000)
+    assert (outcome.usage.cost_micro, outcome.usage.unsure_micro) == (None, 4 * 532_000)
+    assert desk.run(CODEX, "init(); " + FAILED % "401 Unauthorized", job=job).usage.unsure_micro == 0
 
 
 @pytest.mark.parametrize("stream", BOTH)
