@@ -6,7 +6,7 @@ outcome, with words. Nothing of the forge's token gets into any of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from orchgit import forge_text as text
@@ -14,6 +14,7 @@ from orchgit import publish
 from orchgit.core import events as e
 from orchgit.core import forge as core
 from orchgit.core.errors import Kind, OrchgitError
+from orchgit.core.review import Finding
 from orchgit.core.run import Run, branch
 from orchgit.eventlog import Store
 from orchgit.forge import Change, Forge, Key, LineComment, Result
@@ -50,13 +51,16 @@ class Writer:
                 return e.ForgeDone(asked.key, moved.number, moved.url)
             case "status":
                 said = text.status(run, asked.about, asked.base, self._log(event))
-                forge.status(key, asked.head, Result(f"orchgit/{asked.base}", "success", said))
+                found = core.findings(run, asked.about) if asked.base == "review" else ()
+                more = text.review_body(found) if found else ""  # both where a check run has room for them
+                forge.status(
+                    key, asked.head, Result(f"orchgit/{asked.base}", "success", said, "", more, _at_lines(found))
+                )
                 return e.ForgeDone(asked.key, 0, "")
             case "review":
                 found = core.findings(run, asked.about)
-                lines = tuple(LineComment(f.path, f.line, text.finding_words(f)) for f in found)
                 body = text.review_body(found)
-                made = forge.review(_number(run, asked), key, asked.head, body, lines, "comment")
+                made = forge.review(_number(run, asked), key, asked.head, body, _at_lines(found), "comment")
                 return e.ForgeDone(asked.key, made.id, made.url, self._keep(body))
             case "merge":
                 self._unmoved(run, asked)
@@ -114,6 +118,8 @@ class Writer:
     def refs(self, run: Run, asked: e.ForgeRequested) -> Mapping[str, str]:
         """What a push moves, and to where. The log goes with all that it attests."""
         log = {publish.RUNS + run.id: run.checkpoint.commit} if run.checkpoint and run.checkpoint.commit else {}
+        if sealed := self._door.ref(publish.tag_of(run.id)):
+            log[publish.tag_of(run.id)] = sealed
         if asked.about == "workers":
             return {**{branch(run.id, n): run.works[n].head for n in asked.state.split()}, **log}
         return {run.ref: asked.head, **log}
@@ -126,6 +132,10 @@ class Writer:
 
     def _keep(self, body: str) -> str:
         return self._store.put(body.encode())
+
+
+def _at_lines(found: Iterable[Finding]) -> tuple[LineComment, ...]:
+    return tuple(LineComment(f.path, f.line, text.finding_words(f)) for f in found)
 
 
 def _branch(run: Run, about: str) -> str:
