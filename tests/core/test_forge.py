@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from orchgit.core import events as e
@@ -33,6 +33,7 @@ BY_PR = e.Settings(forge="github", repository="h/o/n", issue=65, plan="comment",
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([ERRING, ROUGH, WILD, replace(CALM, crash=0.4, picky=0.3)]))
+@example(2758, ROUGH)  # sealed, then changes were wanted, reviewed and not sealed again before it was aborted
 def test_any_run_on_a_forge_is_legal_ends_and_passes_audit(seed: int, odds: Odds) -> None:
     """`Watch` looks on: no merge there, and in the mode for it none here, without a human's approval of that commit."""
     rng = Random(seed)

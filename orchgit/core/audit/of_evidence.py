@@ -72,7 +72,8 @@ def _covered(reading: Reading, facts: Facts) -> Iterator[Said]:
         return
     read = dict.fromkeys(run.reviewers(), run.started.base)
     asked: dict[int, e.ReviewRequested] = {}
-    sealed = ""
+    # After a seal more may be wanted of its pull requests, and the run may end before there is another.
+    sealed, by_then = "", dict(read)
     for event in reading.events:
         match event.body:
             case e.ReviewRequested() as body:
@@ -85,8 +86,8 @@ def _covered(reading: Reading, facts: Facts) -> Iterator[Said]:
                     what = f"{body.reviewer} read from {since}; it had read up to {read.get(body.reviewer, 'nothing')}"
                     yield Found(f"event {event.seq}", what)
             case e.SynthesisRequested(tip=tip):
-                sealed = tip
-    for name, tip in read.items():
+                sealed, by_then = tip, dict(read)
+    for name, tip in by_then.items():
         if tip != sealed:
             yield Found(f"commit {sealed}", f"{name} has read up to {tip}, and not what shipped")
     if not read:
