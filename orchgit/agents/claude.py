@@ -27,11 +27,11 @@ from orchgit.agents.headless import (
     Over,
     Start,
     Turn,
-    asked,
     converse,
     counted,
     ending,
     environment,
+    looked_at,
     mcp_server,
     named,
     price,
@@ -74,18 +74,10 @@ class ClaudeBackend:
     cost: Cost = "reported"
 
     def probe(self, options: Mapping[str, str]) -> Probe:
-        """Asks the program itself, as the user: outside every sandbox, and without a call to its service."""
         path = program()
         if not path:
             return Probe(False, "Claude Code is not installed: there is no claude on PATH", INSTALL)
-        said = asked(path, "--version")
-        version = next(iter(re.findall(r"\d+\.\d+\.\d+", said)), "")
-        if not version:
-            return Probe(False, f"{path} does not say its version: {said[:200] or 'nothing at all'}", INSTALL)
-        login, problem = _login()
-        if problem:
-            return Probe(False, f"Claude Code {version}: {problem}", LOGIN, version)
-        return Probe(True, f"Claude Code {version}, with {login}", "", version, login)
+        return looked_at("Claude Code", path, _login(), INSTALL, LOGIN)
 
     def needs(self, options: Mapping[str, str]) -> Needs:
         path, local = program(), os.path.realpath(os.path.expanduser(LOCAL))

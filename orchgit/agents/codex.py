@@ -28,11 +28,11 @@ from orchgit.agents.headless import (
     Over,
     Start,
     Turn,
-    asked,
     converse,
     counted,
     ending,
     environment,
+    looked_at,
     named,
     price,
     report_schema,
@@ -74,18 +74,10 @@ class CodexBackend:
     cost: Cost = "table"
 
     def probe(self, options: Mapping[str, str]) -> Probe:
-        """Asks the program itself, as the user: outside every sandbox, and without a call to its service."""
         path = program()
         if not path:
             return Probe(False, "the Codex CLI is not installed: there is no codex on PATH", INSTALL)
-        said = asked(path, "--version")
-        version = next(iter(re.findall(r"\d+\.\d+\.\d+", said)), "")
-        if not version:
-            return Probe(False, f"{path} does not say its version: {said[:200] or 'nothing at all'}", INSTALL)
-        login, problem = _login()
-        if problem:
-            return Probe(False, f"Codex {version}: {problem}", LOGIN, version)
-        return Probe(True, f"Codex {version}, with {login}", "", version, login)
+        return looked_at("Codex", path, _login(), INSTALL, LOGIN)
 
     def needs(self, options: Mapping[str, str]) -> Needs:
         path = program()

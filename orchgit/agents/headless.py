@@ -24,7 +24,7 @@ from importlib.util import find_spec
 from itertools import chain
 from typing import Any, Protocol
 
-from orchgit.agents import Job, Outcome, ResultTool, Status, Usage, handin
+from orchgit.agents import Job, Outcome, Probe, ResultTool, Status, Usage, handin
 from orchgit.agents.anthropic_api import strict_schema
 from orchgit.agents.budget import Spent, plus, purse_of
 from orchgit.agents.loop import GOES_ON
@@ -520,7 +520,22 @@ def environment(names: Iterable[str]) -> dict[str, str]:
     return {name: os.environ[name] for name in (*names, *PROXIES) if os.environ.get(name)}
 
 
-def asked(*argv: str) -> str:
+def looked_at(title: str, path: str, login: tuple[str, str], install: str, how: str) -> Probe:
+    """Asks the program itself, as the user: outside every sandbox, and without a call to its service.
+
+    `login`: (what it would work with, why there is nothing); `install` and `how`: what to type for it and for a login.
+    """
+    said = _asked(path, "--version")
+    version = next(iter(re.findall(r"\d+\.\d+\.\d+", said)), "")
+    if not version:
+        return Probe(False, f"{path} does not say its version: {said[:200] or 'nothing at all'}", install)
+    with_what, problem = login
+    if problem:
+        return Probe(False, f"{title} {version}: {problem}", how, version)
+    return Probe(True, f"{title} {version}, with {with_what}", "", version, with_what)
+
+
+def _asked(*argv: str) -> str:
     """What a program of the user's says; "" when it says nothing, or does not come to an end."""
     try:
         done = subprocess.run(argv, capture_output=True, check=False, timeout=ASK_S, stdin=subprocess.DEVNULL)

@@ -53,11 +53,6 @@ def key_of(body: str) -> Key | None:
     return Key(found[1], found[2]) if found else None
 
 
-def unkeyed(body: str) -> str:
-    """The body without its key's line."""
-    return body.partition("\n")[2] if key_of(body) else body
-
-
 @dataclass(frozen=True)
 class Issue:
     number: int

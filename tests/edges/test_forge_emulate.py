@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 
 from orchgit.core.errors import Kind, OrchgitError
-from orchgit.forge import Change, Key, Result, key_of, unkeyed
+from orchgit.forge import Change, Key, Result, key_of
 from orchgit.forge.access import Place
 from orchgit.forge.client import NEAR, Client
 from orchgit.forge.github import GitHub
+from tests.support.github_server import unkeyed
 
 VERSION = "0.11.2"  # npm's "latest" is an unrelated package of the same name; 0.12 needs a newer Node
 SEED = """

@@ -22,11 +22,10 @@ from orchgit.forge import (
     key_of,
     keyed,
     reference,
-    unkeyed,
 )
 from orchgit.forge.answers import lines_of
 from tests.support.forge_stage import RUN, Stage, key, stage
-from tests.support.github_server import Way
+from tests.support.github_server import Way, unkeyed
 from tests.support.repos import git
 
 

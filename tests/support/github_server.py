@@ -35,6 +35,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from orchgit.forge import key_of
 from tests.support.github.hub import Hub, No, Person, Thing
 from tests.support.github.spec import Spec
 
@@ -44,6 +45,11 @@ REPO = "/repos/{owner}/{repo}"
 # done, with `status` and `headers` (limits)
 Way = Literal["before", "after", "cut", "refuse"]
 _SPEC: list[Spec] = []
+
+
+def unkeyed(body: str) -> str:
+    """The body without the line that a key of ours is in."""
+    return body.partition("\n")[2] if key_of(body) else body
 
 
 @dataclass
